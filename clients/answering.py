@@ -17,6 +17,6 @@ def job_at(silo: Silo, request: TrainRequest) -> tuple[Answering, Question]:
     Raises:
         ConfigError: When there is no job of that name.
     """
-    site = Site(silo.name, silo.scenario, silo.device, silo.simulated)
+    site = Site(silo.name, silo.scenario, silo.device, silo.simulated, silo.processes)
     job: Answering = job_named(request.job).answering(site, observers(silo, request))
     return job, Question(request.round_number, request.model_P)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from flwr.app import Context, Error, Message
 
 from fedmodel import wire
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
+from fedmodel.provision import read_law
 from fedmodel.system.packages import bundle_hash
 from fedmodel.system.supervision import Facts
 from fedmodel.wire.runtime import SocketRuntime, answer_one, log_plainly
@@ -63,6 +65,7 @@ def run_executor(bench: Bench, _facts: Facts) -> None:
         httpx.HTTPError: When the SuperNode is gone in the middle of a task.
     """
     log_plainly()
+    prepare_processes(bench.home)
     answerer = Answerer(bench)
     with SocketRuntime(bench.socket, "flwr-clientapp", bench.secret) as client:
         while True:
@@ -72,6 +75,22 @@ def run_executor(bench: Bench, _facts: Facts) -> None:
                 answered = False
             if not answered:
                 time.sleep(_POLL_S)
+
+
+def prepare_processes(kit: Path) -> None:
+    """Make several processes possible where the silo's law says that it trains in several.
+
+    It has to come before torch has computed anything in this process. `training.threads = "auto"` is each one's part of
+    the cores then, unless `OMP_NUM_THREADS` is said already.
+    """
+    processes = read_law(kit).processes
+    if processes > 1:
+        from fedmodel.learning.devices import cores
+        from fedmodel.learning.jobs._rank import work
+        from fedmodel.learning.ranks import prepare
+
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+        prepare(work)
 
 
 class Answerer:

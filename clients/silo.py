@@ -70,6 +70,7 @@ class Silo:
         device: "cpu", "cuda", "cuda:N" or "auto".
         home: The folder under which the silo's ledger and log lie.
         folder: Where its law, its keys and its state are: `home` itself, or a simulated silo's part of it.
+        processes: In how many processes it trains; a simulated one in one.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Silo:
     device: str
     home: Path
     folder: Path
+    processes: int = 1
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -90,7 +92,7 @@ class Silo:
         run, home = _run_of(context), context.node_config.get("home")
         if home and (kit := Path(str(home))) and is_kit(kit):
             law = read_law(kit)
-            return cls(law.name, scenario, run, law.device, kit, kit)
+            return cls(law.name, scenario, run, law.device, kit, kit, law.processes)
         run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
         if not home and not (Path(str(run_dir)) / SIMULATED).is_file():
             raise ConfigError("this node's configuration names no home; start it with home=FOLDER, its own")

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from getpass import getpass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from fedmodel.errors import FedmodelError
+from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.system import environment
 from fedmodel.system.durable import failed
 from fedmodel.system.inert import InertFormatter, inert, show_crash
@@ -47,6 +48,7 @@ def main() -> NoReturn:
     sys.excepthook = show_crash
     logging.raiseExceptions = False  # a log that cannot be written is no traceback on a person's terminal
     try:
+        check_alone(os.environ)
         environment.settle()
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(InertFormatter("%(message)s"))
@@ -59,6 +61,23 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, EOFError):  # at the question for a passphrase
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def check_alone(variables: Mapping[str, str]) -> None:
+    """Refuse to be one of several that torchrun starts: a silo is one process with one ledger, and starts its others.
+
+    Args:
+        variables: Of the environment.
+
+    Raises:
+        ConfigError: What to do instead.
+    """
+    told = [name for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK") if name in variables]
+    if told:
+        raise ConfigError(
+            f"this silo was started by torchrun, which set {told[0]}: it would begin once for each process, on one"
+            " ledger; start it without torchrun, and say processes = N in silo.toml"
+        )
 
 
 def run(words: Sequence[str]) -> NoReturn:

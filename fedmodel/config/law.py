@@ -19,6 +19,9 @@ from fedmodel.kinds.section import Address, DataName, Device, Hash, Positive, Se
 from fedmodel.kinds.sources import SOURCES
 from fedmodel.privacy.events import EXPERIMENT, MOST_RECORDS, NoiseSourceName, UnitName
 
+MOST_PROCESSES = 64
+"""That one silo trains in, on one machine."""
+
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -113,6 +116,7 @@ class SiloFile(Section):
         encryption: Secure aggregation or nothing, and how.
         connection: Where its server is; a simulated silo has none.
         device: Where it trains.
+        processes: In how many processes it trains, on one card each where there are as many.
         controller: Who answers for its records; a report repeats it.
         packages: Installed packages of others, by name and version, whose code a scenario may name. Their files are in
             the hash of the code, and run with all the rights of this silo.
@@ -140,6 +144,7 @@ class SiloFile(Section):
     encryption: SiloEncryptionConfig
     connection: ConnectionConfig | None = None
     device: Device = "auto"
+    processes: int = Field(default=1, ge=1, le=MOST_PROCESSES, exclude_if=lambda said: said == 1)
     controller: ControllerConfig | None = Field(default=None, exclude_if=lambda said: said is None)
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
     bases: Bases = Field(default={}, exclude_if=lambda listed: not listed)

@@ -137,6 +137,11 @@ def lie_at(folders: Mapping[str, str], home: Path) -> None:
     _places.update({sha256: home / folder for sha256, folder in folders.items()})
 
 
+def known() -> dict[str, str]:
+    """Return the folders of all bases of which this process knows where they lie, by hash."""
+    return {sha256: str(folder.absolute()) for sha256, folder in _places.items()}
+
+
 def folder_of_base(sha256: str) -> Path | None:
     """Return where a base lies, None where that is not known."""
     return _places.get(sha256)

@@ -111,6 +111,26 @@ def open_to(packages: Mapping[str, str], code: str) -> None:
             sys.pycache_prefix = os.devnull  # no folder: what lies compiled beside a source is in no hash, and not read
 
 
+def opened_to() -> dict[str, Any] | None:
+    """Return to what this process was opened, as plain data with which `open_as` opens another alike; None to nothing.
+
+    What was handed over is no part of it.
+    """
+    if isinstance(_opened, _Listed):
+        return {"packages": dict(_opened.packages), "code": _opened.code}
+    return None if _opened is None else {"folder": None if _opened.folder is None else str(_opened.folder)}
+
+
+def open_as(opened: Mapping[str, Any] | None) -> None:
+    """Open this process to what another is open to (`opened_to`), and to nothing else."""
+    if opened is None:
+        close()
+    elif "packages" in opened:
+        open_to(opened["packages"], opened["code"])
+    else:
+        keep_open(None if opened["folder"] is None else Path(opened["folder"]))
+
+
 def close() -> None:
     """Let nothing in any more, and forget what was handed over."""
     global _opened

@@ -1,7 +1,8 @@
 """Which device trains and with how many threads, set up so that a record's gradient hangs on no clock.
 
     cpu       the processor
-    cuda      the cards of this machine: simulated silos in turn over all of them, a deployed silo on the first
+    cuda      the cards of this machine: simulated silos in turn over all of them, a deployed silo on the first, and
+              where it trains in several processes these in turn over all of them
     cuda:N    one card
     auto      "cuda" where there is a card, else "cpu"
 
@@ -86,6 +87,24 @@ def card_of(said: str, place: int, cards: int) -> str:
     return f"cuda:{place % cards}" if said == "cuda" else said
 
 
+def sharing(said: str, processes: int, device: torch.device) -> int:
+    """Return how many of a silo's processes train on one device, which is where one of them does.
+
+    Args:
+        said: "auto", "cpu", "cuda" or "cuda:N".
+        processes: How many there are.
+        device: Theirs.
+
+    >>> sharing("cpu", 4, torch.device("cpu"))
+    4
+    """
+    if device.type == "cpu":
+        return processes
+    cards = torch.cuda.device_count()
+    asked = "cuda" if said == "auto" else said
+    return sum(card_of(asked, place, cards) == str(device) for place in range(processes))
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -109,7 +128,7 @@ def use_device(said: str, threads: int | Literal["auto"] = 1, place: int = 0) ->
     Args:
         said: "auto", "cpu", "cuda" or "cuda:N".
         threads: How many train on a processor.
-        place: The silo's number among those that share this machine.
+        place: The silo's number among those that share this machine, or the process's among those of one silo.
 
     Raises:
         ConfigError: When the device is not there.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fedmodel.errors import ProtocolError
 
@@ -39,7 +39,11 @@ def load(module: nn.Module, vector_P: NDArray[np.float32]) -> None:
         raise ProtocolError(f"a vector of shape {vector_P.shape} does not fit a model of {expected} parameters")
     if not np.isfinite(vector_P).all():
         raise ProtocolError("a model or an update holds NaN or infinity; it is not used")
-    source_P = torch.from_numpy(np.array(vector_P, dtype=np.float32, copy=True))
+    put(module, torch.from_numpy(np.array(vector_P, dtype=np.float32, copy=True)))
+
+
+def put(module: nn.Module, source_P: Tensor) -> None:
+    """Write a vector that is known to fit into the trainable parameters, whatever its values."""
     offset = 0
     with torch.no_grad():
         for parameter in module.parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,15 @@ def _plain(name: str, last: str, call: ast.Call) -> bool:
     if last == "kinds":
         return name.endswith("/__init__.py") and ast.unparse(call) == "kinds(__name__)"
     return ast.unparse(call.func) in ("re.compile",) or (last == "eval" and not call.args)
+
+
+@pytest.mark.parametrize("name", ["TORCHELASTIC_RUN_ID", "LOCAL_RANK"])
+def test_a_silo_that_torchrun_starts_is_refused(name: str) -> None:
+    """Before anything is read: it would begin as often as there are processes."""
+    words = [sys.executable, "-P", "-m", "clients.start", "kit"]
+    done = subprocess.run(words, env={**os.environ, name: "0"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: .*torchrun, which set {name}: .* processes = N in silo.toml\n", done.stderr)
 
 
 def test_no_name_of_the_face_is_asked_for() -> None:

@@ -32,12 +32,14 @@ class Site:
         scenario: What it is asked to do.
         device: "auto", "cpu", "cuda" or "cuda:N" (`fedmodel.learning.devices`).
         simulated: Whether it is a simulation's own, at which noise may be left out.
+        processes: In how many processes it trains (`fedmodel.learning.ranks`).
     """
 
     silo: str
     scenario: Scenario
     device: str
     simulated: bool
+    processes: int = 1
 
 
 @dataclass(frozen=True)

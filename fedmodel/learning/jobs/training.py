@@ -21,6 +21,9 @@ A baseline (`privacy.baseline`) is the same code, measured as for the private ru
 noise and perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it:
 `answer` refuses, whatever was asked, charged or checked before.
 
+Several processes may compute the sums of one lot (`fedmodel.learning.ranks`): lots and noise are drawn here all the
+same, once, and the sum is to the bit what this process alone makes of the lot.
+
 Observers hang on the loop from outside, an audit's for one: whoever puts a silo's job together hands them over, and
 without any the loop is the same.
 
@@ -33,6 +36,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -49,7 +53,7 @@ from fedmodel.learning import alike, choosing, vectors
 from fedmodel.learning.alike import stand_in
 from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.averaging import Average, outcome
-from fedmodel.learning.devices import use_device
+from fedmodel.learning.devices import sharing, use_device
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
@@ -60,10 +64,12 @@ from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
 from fedmodel.learning.precision import check_precision, in_precision, tell_if_no_faster
 from fedmodel.learning.preflight import check_received, preflight
+from fedmodel.learning.ranks import Masks, Pipeline, Ranks, ranks_of
+from fedmodel.learning.ranks import end as end_ranks
 from fedmodel.learning.refusals import check_model
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
-from fedmodel.privacy.events import EXPERIMENT, Event, clip_of, protects
+from fedmodel.privacy.events import EXPERIMENT, Event, clip_of, event_to_json, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, source_of
 from fedmodel.privacy.normals import check_device
@@ -132,7 +138,7 @@ class Answering:
         if scenario.data.augment is not None:
             scenario.data.augment.of(scenario.data.shape)
         with said_if_it_runs_out(scenario.training.max_physical_batch, ConfigError):
-            _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
+            self._measured(question, pipeline, device)
 
     def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
         """Train on the silo's records as charged, and return the difference from the model received.
@@ -168,10 +174,9 @@ class Answering:
         _check_charged(pipeline)
         if not protects(event) or EXPERIMENT in (event.drawn_from, event.noise_source):
             _check_simulated(self.site)
-        key = _key(scenario, pipeline)
-        rows = _rows(*key, device, question.vector_P, self._wrappers)
+        rows, others, alike = self._measured(question, pipeline, device)
         clip = math.inf if event.max_grad_norm is None else clip_of(pipeline)
-        gradients = _gradients(*key, device, clip, self._wrappers)
+        gradients = _gradients(*_key(scenario, pipeline), device, clip, self._wrappers)
         gradients.rows = rows
         module = gradients.module
         for layer in module.modules():
@@ -182,7 +187,8 @@ class Answering:
         optimizer = build_optimizer(scenario.training, module, rate)
         release = partial(mechanism_of(event).release, event.times(1), noise=noise)  # of one step, as was measured
         augment = augmenting(scenario.data.augment, scenario.data.shape, noise)
-        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier, augment=augment)
+        sums = None if others is None else partial(others.of, gradients)
+        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier, augment=augment, of=sums)
         if scenario.training.keep_optimizer_state:
             recall_state(optimizer, carried)
 
@@ -195,6 +201,9 @@ class Answering:
             for observer in self._observers:
                 observer.watch(sgd)
             hold_near(optimizer, scenario.training.proximal)  # behind observers, which see what is released
+            if others is not None:
+                masks = Masks(event.drawn_from, _seed(scenario), self.site.silo, question.number)
+                others.begin(alike, masks, rows)
 
             for _ in range(event.steps):
                 lot = noise.lot(len(y_N), event.sample_rate)
@@ -208,6 +217,31 @@ class Answering:
         for observer in self._observers:
             observer.end(update_P)
         return update_P
+
+    def _measured(self, question: Question, event: Event, device: torch.device) -> tuple[int, Ranks | None, Pipeline]:
+        """Return the rows of a physical batch, the processes besides this one, and what all of them measured.
+
+        Every process holds the pipeline to the clip at this model, on its own device; and together they sum up made-up
+        records to the bit as this one does.
+        """
+        scenario, key = self.site.scenario, _key(self.site.scenario, event)
+        others = ranks_of(self.site.processes)
+        _share(device, sharing(self.site.device, self.site.processes, device))
+        own = partial(_rows, *key, device, question.vector_P, self._wrappers)
+        alike = Pipeline(key[0], event_to_json(key[1]), self.site.device, None)
+        if others is None:
+            return own(), None, alike
+        if self._wrappers:
+            raise PrivacyError("a silo that is audited trains in one process; nothing was trained")
+        if scenario.training.max_physical_batch == "auto":
+            _gradients(*key, device, clip_of(event))
+            alike = replace(alike, most=_FITTING[key[0], device, ()])
+        rows = others.measured(alike, question.vector_P, own)
+        gradients = _gradients(*key, device, clip_of(event))
+        gradients.rows = rows
+        vectors.load(gradients.module, question.vector_P)
+        others.check_as_one(alike, gradients, scenario.data.shape)
+        return rows, others, alike
 
     def _device(self) -> torch.device:
         """Return where this silo trains; simulated ones share this machine's cards."""
@@ -312,6 +346,56 @@ def forget_pipelines() -> None:
     choosing.forget()
     _KEPT.clear()
     _FITTING.clear()
+    _SHARING.clear()
+    end_ranks()
+
+
+def fits(scenario_json: str, device: torch.device, most: int | None) -> None:
+    """Know how many rows of a physical batch fit in memory, as the process that asks for it found; None: nothing is.
+
+    Args:
+        scenario_json: Of what is trained.
+        device: Where.
+        most: How many.
+    """
+    probed = (scenario_json, device, ())
+    if most is not None and _FITTING.get(probed) != most:
+        _forget_rows()
+        _FITTING[probed] = most
+
+
+def rows_at(scenario_json: str, event: Event, device: torch.device, model_P: Vector) -> int:
+    """Return the rows of a physical batch at which a pipeline was measured to hold to the clip at this model.
+
+    Raises:
+        PrivacyError: When it does not.
+    """
+    return _rows(scenario_json, event, device, model_P, ())
+
+
+def pipeline(scenario_json: str, event: Event, device: torch.device) -> ClippedSum:
+    """Return the clipped sum over this process's model; its rows are those that were measured, which its caller says.
+
+    Args:
+        scenario_json: Whose model, losses and kind of gradients.
+        event: Of one step.
+        device: Where the model is.
+    """
+    return _gradients(scenario_json, event, device, clip_of(event))
+
+
+def _share(device: torch.device, processes: int) -> None:
+    """Know how many of a silo's processes train on a device; where it is another number, look anew what fits there."""
+    if _SHARING.get(device, 1) != processes and _FITTING:
+        _forget_rows()
+    _SHARING[device] = processes
+
+
+def _forget_rows() -> None:
+    """Forget how many rows fit in memory, and what was measured at them."""
+    _preflight_once.cache_clear()
+    _MEASURED.clear()
+    _FITTING.clear()
 
 
 def _shape(scenario_json: str) -> DataShape:
@@ -327,6 +411,9 @@ before the charge, the training after it, and silos alike ask of one model."""
 
 _FITTING: dict[tuple[str, torch.device, tuple[Wrapper, ...]], int] = {}
 """How many rows fit in memory, as it was found once, before anything was charged for the scenario here."""
+
+_SHARING: dict[torch.device, int] = {}
+"""By device, how many of a silo's processes train on it, where there are several: each takes its part of the memory."""
 
 
 def _gradients(
@@ -354,7 +441,7 @@ def _gradients(
     if said == "auto":
         probed = (scenario_json, device, wrappers)
         if probed not in _FITTING:
-            _FITTING[probed] = most_rows(gradients, scenario.data.shape)
+            _FITTING[probed] = max(1, most_rows(gradients, scenario.data.shape) // _SHARING.get(device, 1))
         most = _FITTING[probed]  # of records with all their views
     else:
         most = max(1, said // _views(scenario))
