@@ -16,6 +16,7 @@
     lapsing    no run: a ledger whose reservation is past its time             what another run is given
     growing    a run without an audit, whose lots grow to all records           the rate that a round is charged at
     tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
+    processes  a round of one silo without an audit, in two processes           what two of them release
 
 A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
 or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
@@ -23,8 +24,9 @@ or charged, `lower_bound`, by which so many guesses about canaries are right tha
 answer of its own leave, since it holds more than an answer does, `records_of_a_person`, by which more or fewer records
 are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a run began from,
 `deployed_baseline`, by which a deployed silo lets a run without noise in, `unbounded_release`, by which a figure is
-told of what such a run released, `charge_kept`, by which a silo gives back what was charged, and `charged_rate`, by
-which a round is charged at another rate than its lots were drawn with.
+told of what such a run released, `charge_kept`, by which a silo gives back what was charged, `charged_rate`, by which
+a round is charged at another rate than its lots were drawn with, and `as_one_process`, by which several processes of a
+silo release something else than one does.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ Setting = Literal[
     "lapsing",
     "growing",
     "tables",
+    "processes",
 ]
 
 PREFLIGHT: Final = "preflight"
@@ -67,6 +70,7 @@ DEPLOYED_BASELINE: Final = "deployed_baseline"
 UNBOUNDED_RELEASE: Final = "unbounded_release"
 CHARGE_KEPT: Final = "charge_kept"
 CHARGED_RATE: Final = "charged_rate"
+AS_ONE_PROCESS: Final = "as_one_process"
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ STRATEGIES: Final[dict[str, Setting]] = {
 def _unmeasured(plant: Callable[[], Planted]) -> Callable[[], Planted]:
     """Return a fault in a process that leaves its preflight out."""
     return partial(together, mutations.without_preflight, plant)
+
+
+def _ununited(plant: Callable[[], Planted]) -> Callable[[], Planted]:
+    """Return a fault in a silo that does not measure whether its processes sum up as one does."""
+    return partial(together, mutations.without_comparing_processes, plant)
 
 
 def _number(silo: str) -> int:
@@ -181,6 +190,13 @@ FAULTS: Final = (
     Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
     Fault("charge-given-back", CHARGE_KEPT, "lapsing", mutations.charged_lapses),
     Fault("grown-lots-charged-as-the-first", CHARGED_RATE, "growing", mutations.charged_as_the_first),
+    Fault("noise-once-a-process", PREFLIGHT, "processes", mutations.noise_in_each_process),
+    Fault("noise-once-a-process, no preflight", AS_ONE_PROCESS, "processes",
+          _ununited(mutations.noise_in_each_process)),
+    Fault("lots-drawn-twice", AS_ONE_PROCESS, "processes", _ununited(mutations.lots_drawn_twice)),
+    Fault("clip-before-the-parts-are-summed", PREFLIGHT, "processes", mutations.clip_of_parts),
+    Fault("clip-before-the-parts-are-summed, no preflight", AS_ONE_PROCESS, "processes",
+          _ununited(mutations.clip_of_parts)),
     Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
     Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
     Fault("epsilon-from-looser-q", "accountants", "sampled",

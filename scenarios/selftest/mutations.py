@@ -37,6 +37,7 @@ from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel.config import FederationConfig, PersonForm, Scenario, TrainingConfig
 from fedmodel.data import Records, persons, tables
+from fedmodel.data.named import each
 from fedmodel.errors import LedgerError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, optimizers, refusals
@@ -47,9 +48,10 @@ from fedmodel.learning.gradients.layers import packing
 from fedmodel.learning.gradients.layers.parts import Share
 from fedmodel.learning.gradients.layers.rows import Rows
 from fedmodel.learning.inputs import Inputs, called, taken
-from fedmodel.learning.jobs import Carried, Question, State, training
+from fedmodel.learning.jobs import Carried, Question, State, _rank, training
 from fedmodel.learning.jobs.training import Answering, Asking
 from fedmodel.learning.precision import in_float32
+from fedmodel.learning.ranks import Ranks
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.ledger import Charge, Ledger, Run, admission, standing
 from fedmodel.privacy import release
@@ -79,6 +81,72 @@ def without_preflight() -> Planted:
         partial(replaced, training, "check_received", unlooked),
         partial(replaced, training, "check_release", lambda *_: None),
     )
+
+
+def without_comparing_processes() -> Planted:
+    """Do not measure whether several processes sum up made-up records as one does."""
+    return replaced(Ranks, "check_as_one", lambda *_: None)
+
+
+def noise_in_each_process() -> Planted:
+    """Add the noise of the release to what each other process sums up, too."""
+    summed = _rank._Rank._summed
+
+    def noised(self: _rank._Rank, names: list[str] | None, values: list[NDArray[Any]]) -> Tensor:
+        sum_P = summed(self, names, values)
+        return sum_P + OsNoise().gaussian(len(sum_P), self._gradients.max_grad_norm, sum_P.device)
+
+    return replaced(_rank._Rank, "_summed", noised)
+
+
+def lots_drawn_twice() -> Planted:
+    """Sum up a lot that each of two processes drew, where the charge is of one."""
+    of = Ranks.of
+
+    def twice(
+        self: Ranks, gradients: ClippedSum, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], *more: Any
+    ) -> list[Tensor]:
+        second = OsNoise().lot(len(y_N), 0.5)
+        return of(self, gradients, x_N, y_N, np.concatenate([lot, second]), *more)
+
+    return replaced(Ranks, "of", twice)
+
+
+def clip_of_parts() -> Planted:
+    """Give each view of a record to a process of its own, which clips what the view adds before all is summed."""
+    of, begin = Ranks.of, _rank._Rank._begin
+
+    def apart(self: Ranks, gradients: ClippedSum, *lot: Any) -> list[Tensor]:
+        views, batches = gradients.views, gradients.batches
+
+        def parts(*given: Any) -> Iterator[tuple[Inputs, Tensor]]:
+            with replaced(gradients, "views", views):
+                whole = [*batches(*given)]
+            for x_V, y_R in whole:
+                for view in range(views):
+                    yield each(x_V, lambda one: one[view::views]), y_R  # noqa: B023 - called here
+
+        with replaced(gradients, "batches", parts), _one_view(gradients):
+            return of(self, gradients, *lot)
+
+    def begun(self: _rank._Rank, asked: dict[str, Any]) -> None:
+        begin(self, asked)
+        if self._gradients.views > 1:  # to the end of the process, which is another
+            vars(self)["apart"] = _one_view(self._gradients)
+            vars(self)["apart"].__enter__()
+
+    return together(partial(replaced, Ranks, "of", apart), partial(replaced, _rank._Rank, "_begin", begun))
+
+
+@contextmanager
+def _one_view(gradients: ClippedSum) -> Iterator[None]:
+    """Take a physical batch for one of a view of each record, which adds its share of the mean."""
+    views, losses = gradients.views, gradients.losses
+    with (
+        replaced(gradients, "views", 1),
+        replaced(gradients, "losses", lambda output, target_B: losses(output, target_B) / views),
+    ):
+        yield
 
 
 def loss_couples_records() -> Planted:

@@ -34,6 +34,7 @@ from scenarios.runs import audit_entries, inspection
 from scenarios.selftest import brought
 from scenarios.selftest.baseline_check import bounded, let_in
 from scenarios.selftest.faults import (
+    AS_ONE_PROCESS,
     CHARGE_KEPT,
     CHARGED_RATE,
     DEPLOYED_BASELINE,
@@ -52,6 +53,7 @@ from scenarios.selftest.lots_check import charged_less
 from scenarios.selftest.page_check import brought_by_a_picture
 from scenarios.selftest.persons_check import misgrouped
 from scenarios.selftest.planting import Planted, fresh
+from scenarios.selftest.processes_check import unlike_one
 from scenarios.selftest.start_check import forgotten
 from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 
@@ -153,6 +155,12 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any] | None]]] = {
         "audit": None,
     },
     "tables": {},
+    "processes": {
+        "training": {"max_physical_batch": 24},
+        "data": {"augment": {"noise": 0.5, "views": 3}},
+        "privacy": {"noise": "seeded-unsafe"},
+        "audit": None,
+    },
 }
 
 
@@ -247,7 +255,7 @@ def scenario(setting: Setting) -> Scenario:
     return Scenario.model_validate(document)
 
 
-def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsing | Growing:
+def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsing | Growing | Several:
     """Return what faults of a setting are tried in."""
     if setting == "goes-on":
         return GoingOn(scenario(setting).model_copy(update={"audit": None}))
@@ -257,6 +265,8 @@ def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsi
         return Lapsing(scenario(setting))
     if setting == "growing":
         return Growing(scenario(setting))
+    if setting == "processes":
+        return Several(scenario(setting))
     return Reading() if setting == "tables" else Trial(setting)
 
 
@@ -322,6 +332,23 @@ class Growing:
             except FedmodelError as error:
                 return Audited({}, 0, f"there was nothing to audit: {error}")
         return Audited({} if told is None else {CHARGED_RATE: Fired(None, told)}, 1)
+
+
+@dataclass(frozen=True)
+class Several:
+    """A round of one silo in several processes, any number of times."""
+
+    scenario: Scenario
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Train with something planted. Whatever was planted is gone when this returns or raises."""
+        with fresh(), plant():
+            try:
+                refused, differs = unlike_one(self.scenario)
+            except FedmodelError as error:
+                return Audited({}, 0, f"there was nothing to audit: {error}")
+        told = {PREFLIGHT: refused, AS_ONE_PROCESS: differs}
+        return Audited({check: Fired(None, said) for check, said in told.items() if said is not None}, 1)
 
 
 class Reading:
