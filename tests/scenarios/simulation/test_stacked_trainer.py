@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -242,8 +243,15 @@ def test_a_stack_is_measured_before_the_first_round_and_at_each_model(
     scenario = scenario_of(tiny_file)
     trainer = Stacked(scenario, CPU)
     model_P = vectors.flatten(build_model(scenario.model, scenario.data.shape, 0))
+    silos, measured = scenario.federation.silos, stacked_trainer.check_received
+    counting = mock.Mock(side_effect=measured)
+    monkeypatch.setattr(stacked_trainer, "check_received", counting)
+    for part in (silos[:1], silos[1:]):  # of one round, asked for apart
+        assert trainer.round(1, part, model_P, FRESH).failed == {}
+    assert counting.call_count == 1
     monkeypatch.setattr(stacked, "clip_factors", broken(stacked.clip_factors))
-    trained = trainer.round(1, scenario.federation.silos, model_P, FRESH)
+    model_P += np.float32(1e-3)  # in place: another model all the same
+    trained = trainer.round(2, silos, model_P, FRESH)
     assert trained.updates == {}
     assert trained.failed == dict.fromkeys(scenario.federation.silos, PrivacyError.code)
     with pytest.raises(PrivacyError, match="moves the clipped sum"):
