@@ -47,7 +47,7 @@ class Pattern:
     """
 
     size: int
-    places_K: NDArray[np.int64]
+    places_K: NDArray[np.intp]
 
     @cached_property
     def digest(self) -> bytes:

@@ -15,10 +15,7 @@ it returns `values`, float32 in the label's own units, of shape `(N,)`.
 from __future__ import annotations
 
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +30,7 @@ from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import missing
 from scenarios.models import peft_form
 from scenarios.models.predict import scores_of
-from scenarios.models.smaller import Int8Linear
+from scenarios.models.smaller import Int8Linear, quiet
 from scenarios.models.trained import Trained, read_model
 
 Scorer = Callable[[Any], NDArray[np.float32]]
@@ -98,13 +95,13 @@ def _open_safetensors(path: Path) -> Scorer:
 
 def _write_torch(model: Trained, path: Path) -> None:
     written = io.BytesIO()
-    with _quiet():
+    with quiet():
         torch.export.save(_program(model), written)
     replace_file(path, written.getvalue())
 
 
 def _open_torch(path: Path) -> Scorer:
-    with _quiet():
+    with quiet():
         module = torch.export.load(path).module()
 
     def score(x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,7 +118,7 @@ def _write_onnx(model: Trained, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing("onnx or onnxscript", "writing ONNX", "export") from None
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             _program(model),
             dynamo=True,
@@ -153,20 +150,6 @@ def _open_onnx(path: Path) -> Scorer:
         return np.asarray(found, dtype=np.float32)
 
     return score
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporters from telling a person about libraries that no model here needs."""
-    log = logging.getLogger("torch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 FORMATS: Final[Mapping[str, Format]] = {

@@ -117,7 +117,9 @@ def cost_of(
         files: Of both, in the format that is written.
     """
     before, after = answers
-    measured = [{}, {}] if labelled is None else [_figures(model, labelled) for model in (whole, made)]
+    measured: list[dict[str, float]] = (
+        [{}, {}] if labelled is None else [_figures(model, labelled) for model in (whole, made)]
+    )
     sizes, zipped = ((len(one[0]), len(one[1])) for one in (files, [gzip.compress(file, mtime=0) for file in files]))
     return Cost(
         done,

@@ -21,8 +21,12 @@ Shapes: O outputs of a layer, I inputs.
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -147,16 +151,15 @@ def without_units(module: nn.Module, share: float) -> nn.Module:
     """
     layers = list(module) if isinstance(module, nn.Sequential) else []
     flattens = 1 if layers and isinstance(layers[0], nn.Flatten) else 0
-    linear = [place for place, layer in enumerate(layers) if type(layer) is nn.Linear]
+    linear = {place: layer for place, layer in enumerate(layers) if isinstance(layer, nn.Linear)}
     if len(linear) < 2 or not all(isinstance(layer, (nn.Linear, *_BETWEEN)) for layer in layers[flattens:]):
         raise ConfigError(
             "--prune-units: units are taken out of fully connected hidden layers, with nothing but activations between"
             " them, and this model is no chain of these; --prune sets single weights of any model to zero"
         )
     kept_I: Tensor | None = None
-    for place in linear:
-        is_last = place == linear[-1]
-        layer = layers[place]
+    for place, layer in linear.items():
+        is_last = place == max(linear)
         norm_O = layer.weight.detach().norm(dim=1)
         count = len(norm_O) if is_last else max(1, round((1 - share) * len(norm_O)))
         kept_O = torch.argsort(norm_O, descending=True, stable=True)[:count].sort().values
@@ -201,6 +204,22 @@ class Int8Linear(nn.Module):
         return found_BO if self.bias is None else found_BO + self.get_buffer("bias")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch and torchao from telling a person about libraries that no model here needs."""
+    logs = {name: logging.getLogger(name) for name in ("torch", "torchao")}
+    levels = {name: log.level for name, log in logs.items()}
+    for log in logs.values():
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, log in logs.items():
+            log.setLevel(levels[name])
+
+
 def quantised(module: nn.Module) -> nn.Module:
     """Give the fully connected layers of a model int8 weights, as torchao rounds them, in place where it can be.
 
@@ -208,20 +227,22 @@ def quantised(module: nn.Module) -> nn.Module:
         ConfigError: When there is none, or torchao is not installed.
     """
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        with quiet():
+            from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError:
         raise missing("torchao", "int8 weights", "compress") from None
     holder = nn.Sequential(module)  # so that a model that is one layer has somewhere to be replaced
-    names = [name for name, layer in holder.named_modules() if type(layer) is nn.Linear]
-    if not names:
+    linear = {name: layer for name, layer in holder.named_modules() if isinstance(layer, nn.Linear)}
+    if not linear:
         raise ConfigError("--quantise: this model has no plain linear layer whose weights could be int8")
-    quantize_(holder, Int8WeightOnlyConfig())
-    for name in names:
-        layer = holder.get_submodule(name)
+    with quiet():
+        quantize_(holder, Int8WeightOnlyConfig())
+    for name, layer in linear.items():
         above, _, own = name.rpartition(".")
+        weight: Any = layer.weight  # torchao's tensor
         made = Int8Linear(
-            layer.weight.qdata.detach().clone(),
-            layer.weight.scale.detach().float().reshape(-1).clone(),
+            weight.qdata.detach().clone(),
+            weight.scale.detach().float().reshape(-1).clone(),
             None if layer.bias is None else layer.bias.detach().clone(),
         )
         setattr(holder.get_submodule(above), own, made)
