@@ -27,8 +27,9 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import packing
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _rank, training
 from fedmodel.learning.keeping import Kept
+from fedmodel.learning.ranks import Ranks
 from fedmodel.ledger import Ledger, Run, Standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -114,6 +115,8 @@ TOUCHED = (
     Kept,
     brought,
     brought.Net,
+    Ranks,
+    _rank._Rank,
 )
 
 
@@ -156,6 +159,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
     others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
     others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT, faults.WIRE, faults.CHARGED_RATE}
+    others.add(faults.AS_ONE_PROCESS)
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
@@ -172,6 +176,12 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     assert rows["no-clip"]["figure"] > 1
     assert "moves the clipped sum" in rows["no-clip"]["explanation"]
     assert rows["charge-after-release"]["figure"] == 4
+
+
+def test_what_several_processes_do_of_their_own_is_noticed() -> None:
+    """Noise in each, a lot of each, and a clip of what each has of a record."""
+    planted = named("noise-once-a-process", "lots-drawn-twice", "clip-before-the-parts-are-summed, no preflight")
+    check_suite(selftest.suite(planted), planted)
 
 
 def test_persons_that_are_grouped_wrongly_are_noticed() -> None:
