@@ -44,9 +44,10 @@ def collect_countersignatures(
         for silo, member in members.items()
         if silo not in missing
     }
-    for silo, reply in post.ask(wire.COUNTERSIGN, round_number, contents):
-        with excused(missing, silo):
-            known_heads.follow(silo, wire.read_countersign_reply(answered(reply)))
+    with known_heads.kept_together():
+        for silo, reply in post.ask(wire.COUNTERSIGN, round_number, contents):
+            with excused(missing, silo):
+                known_heads.follow(silo, wire.read_countersign_reply(answered(reply)))
     if missing:
         logger.warning("no countersignature of %s; each silo's own log says why", reasons(missing))
     return missing

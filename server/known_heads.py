@@ -9,13 +9,15 @@ Does NOT see entries: a head is a number and a hash. Does NOT help against a ser
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedmodel.errors import LedgerTampered
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import Proven, follow, open_head
 from fedmodel.secagg import Roster
-from fedmodel.system.durable import replace_file
+from fedmodel.system.durable import replace_file, synced_together
 
 
 class KnownHeads:
@@ -30,6 +32,7 @@ class KnownHeads:
         self._folder = folder
         self._keys = {member.name: member.key for member in roster.members}
         folder.mkdir(parents=True, exist_ok=True)
+        self._coming: dict[str, bytes] | None = None
         self._before = {silo: self.known(silo) for silo in self._keys}
 
     def check(self, silo: str, head: bytes) -> None:
@@ -55,8 +58,26 @@ class KnownHeads:
 
     def known(self, silo: str) -> bytes:
         """Return the newest head of a silo's ledger, empty where none came yet."""
+        if self._coming is not None and silo in self._coming:
+            return self._coming[silo]
         path = self._folder / silo
         return path.read_bytes() if path.exists() else b""
+
+    @contextmanager
+    def kept_together(self) -> Iterator[None]:
+        """Put the heads that are followed in the block on disk at its end, with one sync, also where it fails.
+
+        Of a process that is killed before, none is: each is followed again, since its answer is kept or asked again.
+        """
+        coming: dict[str, bytes] = {}
+        self._coming = coming
+        try:
+            yield
+        finally:
+            self._coming = None
+            with synced_together():
+                for silo, note in coming.items():
+                    replace_file(self._folder / silo, note)
 
     def follow(self, silo: str, head: bytes) -> None:
         """Take the head that a silo's update came with: of its ledger with one charge more, at least.
@@ -78,4 +99,7 @@ class KnownHeads:
         head_now = follow(proven, origin, key, known)
         if known is not None and head_now.size == known.size:
             raise LedgerTampered(f"{origin}: an update came with the head that came with the one before")
-        replace_file(self._folder / silo, proven.note)
+        if self._coming is None:
+            replace_file(self._folder / silo, proven.note)
+        else:
+            self._coming[silo] = proven.note

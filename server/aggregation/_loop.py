@@ -230,14 +230,15 @@ class Aggregation(ABC, Generic[Answer]):
             silo: replace(request, shares=shares, known=taking.known_heads.known(silo))
             for silo, shares in opened.silos.items()
         }
-        for silo, reply in taking.ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
-            with excused(dropouts, silo):
-                answer = self._read(answered(reply))
-                check_answer(answer, request.round_number, words, self._expected(silo, request))
-                taking.known_heads.follow(silo, answer.head)
-                charged[silo] = answer.charged
-                self._add(silo, answer)
-                took.append(silo)
+        with taking.known_heads.kept_together():
+            for silo, reply in taking.ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
+                with excused(dropouts, silo):
+                    answer = self._read(answered(reply))
+                    check_answer(answer, request.round_number, words, self._expected(silo, request))
+                    taking.known_heads.follow(silo, answer.head)
+                    charged[silo] = answer.charged
+                    self._add(silo, answer)
+                    took.append(silo)
         taking.lineages.answered(request, took)
 
     def _pattern(self, request: wire.TrainRequest) -> Pattern | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -364,3 +364,18 @@ def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) 
     with pytest.raises(LedgerTampered, match="the head that came with the one before"):
         known.follow("north", again)
     KnownHeads(tmp_path, roster).follow("north", first)
+
+
+def test_heads_that_come_together_are_held_to_each_other_at_once_and_on_disk_at_the_end(tmp_path: Path) -> None:
+    """Whatever ends the block; a process that is killed within it has the heads of before, and follows again."""
+    identity = SigningKey.generate()
+    roster = Roster("fed", (Member("north", identity.public),))
+    note = sign_head(Head(origin_of("north"), 1, bytes(32)), identity)
+    known = KnownHeads(tmp_path, roster)
+    with suppress(KeyboardInterrupt), known.kept_together():
+        known.follow("north", Proven(note, 0, ()).to_bytes())
+        assert (known.known("north"), (tmp_path / "north").exists()) == (note, False)
+        raise KeyboardInterrupt
+    assert (tmp_path / "north").read_bytes() == note == known.known("north")
+    with pytest.raises(LedgerTampered, match="the head that came with the one before"):
+        known.follow("north", Proven(note, 1, ()).to_bytes())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, Final
 
 from fedmodel.errors import LedgerError
@@ -64,8 +65,9 @@ def protecting_mechanism(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def event_from_json(text: str) -> Event:
-    """Read an event back.
+    """Read an event back; of one text, the one event that this process made of it.
 
     Raises:
         LedgerError: When the mechanism is unknown, or a field is missing, unknown or out of range.

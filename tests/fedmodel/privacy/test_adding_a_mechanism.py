@@ -48,6 +48,7 @@ def two_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     monkeypatch.setitem(MECHANISMS, "two-draws", module.MECHANISM)  # type: ignore[misc]  # a list of files, but here
+    event_from_json.cache_clear()  # of another test's class of that name
     return module
 
 
