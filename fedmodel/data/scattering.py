@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.kinds.scattering import CHANNELS, DIRECTIONS, STEP
+from fedmodel.kinds.scattering import DIRECTIONS, STEP, scattered_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ _SIGMA, _FREQUENCY, _SLANT = 0.8, 0.75 * math.pi, 4 / DIRECTIONS  # of the fines
 
 
 def scattered(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the features of images, shape `(N, 81 C, H / 4, W / 4)`. Sensitive.
+    """Return features, shape `(N, K, H / 4, W / 4)`: 81 C planes, and zeros up to a multiple of four. Sensitive.
 
     Args:
         x_NCHW: Images, of a height and width that `fedmodel.kinds.scattering` admits. Sensitive.
@@ -42,13 +42,14 @@ def scattered(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
     import torch  # who joins a run does without it
 
     count, channels, height, width = x_NCHW.shape
-    found_NCHW = np.empty((count, CHANNELS * channels, height // STEP, width // STEP), dtype=np.float32)
+    found_NCHW = np.zeros((count, *scattered_shape((channels, height, width))), dtype=np.float32)
     bank = _bank(height, width)
     with torch.no_grad():
         # One by one: how torch adds up may hang on how many are computed together, and on an image's place among them.
         for place, x_CHW in enumerate(x_NCHW):
             planes_CKHW = _cascade(torch.tensor(x_CHW), bank)
-            found_NCHW[place] = _normalised(planes_CKHW.flatten(0, 1))
+            features_KHW = _normalised(planes_CKHW.flatten(0, 1))
+            found_NCHW[place, : len(features_KHW)] = features_KHW
     return found_NCHW
 
 

@@ -173,7 +173,7 @@ def test_features_of_an_image_are_the_same_in_a_simulation_and_at_a_silo(tiny: S
         images(tmp_path / party, size=(8, 12))
     pixels = scenario_of(tiny, "images", tmp_path, size=[8, 12])
     scenario = scenario_of(tiny, "images", tmp_path, size=[8, 12], features="scattering", feature_bound=2.0)
-    assert scenario.data.shape.features == (81, 2, 3)
+    assert scenario.data.shape.features == (84, 2, 3)
     assert "by scattering features of each image alone" in scenario.data.described
     read = {"held-out": (held_out_records(scenario), held_out_records(pixels))}
     read |= {silo: (silo_records(scenario, silo), silo_records(pixels, silo)) for silo in SILOS}

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from fedmodel.data.scattering import scattered
@@ -26,7 +27,7 @@ def test_an_images_features_are_its_own_to_the_bit_whatever_stands_beside_it() -
 
 
 def test_three_channels_together_have_mean_0_and_variance_1_in_each_image() -> None:
-    groups = scattered(IMAGES).reshape(70, CHANNELS // 3, -1)
+    groups = scattered(IMAGES)[:, :CHANNELS].reshape(70, CHANNELS // 3, -1)
     assert np.abs(groups.mean(axis=2)).max() < 1e-5
     assert np.all(groups.var(axis=2) < 1.0001)
     # But for what keeps a blank group blank, which planes that are of low contrast come near.
@@ -40,7 +41,7 @@ def test_a_colour_is_scattered_as_a_grey_image_of_it_is() -> None:
     found = scattered(three)
     for place in range(3):
         alone = scattered(three[:, place : place + 1])
-        assert np.allclose(found[:, CHANNELS * place : CHANNELS * (place + 1)], alone, atol=1e-4)
+        assert np.allclose(found[:, CHANNELS * place : CHANNELS * (place + 1)], alone[:, :CHANNELS], atol=1e-4)
 
 
 def filtered(
@@ -79,8 +80,6 @@ def test_channels_are_local_means_of_moduli_by_the_definition() -> None:
 
 
 def _unnormalised(x_HW: NDArray[np.float64]) -> NDArray[np.float32]:
-    import torch
-
     from fedmodel.data import scattering
 
     planes = scattering._cascade(torch.from_numpy(x_HW[None].astype(np.float32)), scattering._bank(8, 8))
@@ -94,6 +93,17 @@ def test_images_are_no_farther_apart_by_features_than_by_pixels() -> None:
         features = _unnormalised(one.astype(np.float64)) - _unnormalised(other.astype(np.float64))
         pixels = np.pad(one - other, 4, mode="reflect")
         assert 16 * (features**2).sum() < (pixels**2).sum()  # a feature stands for 16 pixels
+
+
+@pytest.mark.parametrize("size", [(1, 28, 28), (3, 28, 28), (3, 12, 20), (1, 8, 8)])
+def test_features_are_so_many_that_rows_of_a_batch_begin_alike(size: tuple[int, int, int]) -> None:
+    """Else a linear layer of them rounds rows by their place, and a physical batch has one record."""
+    shape = scattered_shape(size)
+    assert math.prod(shape) % 4 == 0
+    x_NF = scattered(RNG.uniform(-1, 1, (8, *size)).astype(np.float32)).reshape(8, -1)
+    weight_KF = torch.from_numpy(RNG.normal(size=(10, x_NF.shape[1])).astype(np.float32))
+    found_NK = torch.from_numpy(x_NF) @ weight_KF.T
+    assert torch.equal(torch.from_numpy(np.roll(x_NF, 1, axis=0)) @ weight_KF.T, found_NK.roll(1, 0))
 
 
 @pytest.mark.parametrize("size", [(28, 30), (4, 4), (27, 28)])
