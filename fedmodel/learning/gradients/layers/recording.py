@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
@@ -111,7 +111,7 @@ class Pass:
     def __init__(self, records: int, views: int, shared: set[nn.Module], layers: Layers | None = None) -> None:
         self.records, self.views, self._shared = records, views, shared
         self.calls: list[Call] = []
-        self.places: list[Tensor | GradientEdge] = []
+        self.places: list[GradientEdge] = []
         self._times: Counter[nn.Module] = Counter()
         self._layers = layers if views == 1 else None
 
@@ -124,7 +124,7 @@ class Pass:
         if self._layers is None:
             output.register_hook(partial(call.came, self))  # type: ignore[no-untyped-call]
         else:
-            self.places.append(output if output.grad_fn is None else GradientEdge(output.grad_fn, output.output_nr))
+            self.places.append(get_gradient_edge(output))
 
     def rows(self, loss: Tensor) -> Rows | None:
         """Pass gradients back to all places, and return what records add to all layers, where that is rows alone.

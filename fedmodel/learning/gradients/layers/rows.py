@@ -38,8 +38,8 @@ class Layers:
         biases: One where a layer has a bias, else zero, `(L, 1)`.
     """
 
-    of: tuple[nn.Module, ...]
-    parameters: tuple[nn.Parameter, ...]
+    of: tuple[nn.Linear, ...]
+    parameters: tuple[Tensor, ...]
     outputs: tuple[int, ...]
     inputs: tuple[int, ...]
     biases: Tensor
@@ -53,15 +53,16 @@ def layers_of(trained: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) 
         parameters: The trained parameters, in a model's order.
     """
     place = {id(one): number for number, one in enumerate(parameters)}
-    if not trained or not all(type(one) is nn.Linear and id(one.weight) in place for one in trained):
+    linear = [one for one in trained if type(one) is nn.Linear and id(one.weight) in place]
+    if not linear or len(linear) < len(trained):
         return None
-    ordered = sorted(trained, key=lambda one: place[id(one.weight)])
-    own = [one for layer in ordered for one in (layer.weight, layer.bias) if one is not None]
+    linear.sort(key=lambda one: place[id(one.weight)])
+    own = [one for layer in linear for one in (layer.weight, layer.bias) if one is not None]
     if [*map(id, own)] != [*map(id, parameters)]:
         return None
-    biases_L1 = torch.tensor([[float(one.bias is not None)] for one in ordered], dtype=torch.float64)
-    outputs, inputs = zip(*(one.weight.shape for one in ordered), strict=True)
-    return Layers(tuple(ordered), tuple(own), outputs, inputs, biases_L1.to(own[0].device))
+    biases_L1 = torch.tensor([[float(one.bias is not None)] for one in linear], dtype=torch.float64)
+    outputs, inputs = zip(*(one.weight.shape for one in linear), strict=True)
+    return Layers(tuple(linear), tuple(own), outputs, inputs, biases_L1.to(own[0].device))
 
 
 def is_row(given: Tensor, records: int) -> bool:
