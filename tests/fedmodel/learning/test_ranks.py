@@ -114,15 +114,30 @@ LOTS = {
 
 
 def test_lots_of_any_size_have_the_sum_that_one_process_makes(
-    scenarios: dict[str, Scenario], alone: dict[str, np.ndarray]
+    scenarios: dict[str, Scenario], alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of the same sums of batches, in the same order: it shows in few sums' last bits, and decides those of many."""
     _, gradients, others = pipeline_of(scenarios["mlp"])
     x_N, y_N = tensors(silo_records(scenarios["mlp"], "north"), torch.device("cpu"))
+    added: list[bytes] = []
+    put = gradients.put
+
+    def noted(sum_P: Tensor) -> None:
+        added.append(sum_P.numpy().tobytes())
+        put(sum_P)
+
+    monkeypatch.setattr(gradients, "put", noted)
     for name, indices in LOTS.items():
         lot = np.array([*indices], dtype=np.intp)
-        here, there = gradients.of(x_N, y_N, lot), others.of(gradients, x_N, y_N, lot)
+        here = gradients.of(x_N, y_N, lot)
+        expected = added.copy()
+        added.clear()
+        there = others.of(gradients, x_N, y_N, lot)
         assert all(map(torch.equal, here, there)), name
+        assert added == expected, name
+        assert len(set(added)) == -(-len(lot) // 8), name
         assert name == "empty" or any(bool(one.any()) for one in here)
+        added.clear()
 
 
 def test_lots_are_drawn_and_noise_is_added_here_and_once(
