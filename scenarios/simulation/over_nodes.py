@@ -250,7 +250,7 @@ def _places(cores: int, most: int) -> list[tuple[str, str]]:
     """Return the node of each worker, by id and address: nodes in turn, until their cores or `most` are used up."""
     each = [
         [(node["NodeID"], node["NodeManagerAddress"])] * int(node["Resources"].get("CPU", 0) // cores)
-        for node in ray.nodes()
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
     return [one for one in chain.from_iterable(zip_longest(*each)) if one is not None][: max(1, most)]
