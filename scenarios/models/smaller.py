@@ -135,7 +135,7 @@ def pruned(module: nn.Module, share: float) -> None:
     sizes = torch.cat([weight.abs().reshape(-1) for weight in weights])
     keeps = torch.ones(len(sizes), dtype=torch.bool)
     keeps[torch.argsort(sizes, stable=True)[: round(share * len(sizes))]] = False  # equal ones in the model's order
-    for weight, kept in zip(weights, keeps.split([weight.numel() for weight in weights]), strict=True):
+    for weight, kept in zip(weights, keeps.split_with_sizes([weight.numel() for weight in weights]), strict=True):
         weight *= kept.view_as(weight)
 
 
