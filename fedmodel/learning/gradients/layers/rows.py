@@ -92,7 +92,10 @@ class Rows(Share):
         """Return each record's squared norm, twice."""
         left_LB, right_LB = (
             torch.stack([torch.linalg.vector_norm(one, dim=1) for one in some])
-            for some in (self._left_BP.split(self.layers.outputs, 1), self._right_BD.split(self.layers.inputs, 1))
+            for some in (
+                self._left_BP.split_with_sizes(self.layers.outputs, 1),
+                self._right_BD.split_with_sizes(self.layers.inputs, 1),
+            )
         )
         square_B = left_LB.square_().mul_(right_LB.square_().add_(self.layers.biases)).sum(dim=0)
         return square_B, square_B
@@ -102,11 +105,14 @@ class Rows(Share):
         # Zero times infinity is NaN: what is not finite of a record that counts nothing is zeroed on both sides.
         left_BP = (self._left_BP * factor_B[:, None]).nan_to_num_(0.0, 0.0, 0.0)
         right_BD = self._right_BD.nan_to_num(0.0, 0.0, 0.0)
-        biases = left_BP.sum(dim=0).split(self.layers.outputs)
+        biases = left_BP.sum(dim=0).split_with_sizes(self.layers.outputs)
         factors = zip(
-            left_BP.split(self.layers.outputs, 1), right_BD.split(self.layers.inputs, 1), biases, self.layers.of,
+            left_BP.split_with_sizes(self.layers.outputs, 1),
+            right_BD.split_with_sizes(self.layers.inputs, 1),
+            biases,
+            self.layers.of,
             strict=True,
-        )  # fmt: skip
+        )
         sums = []
         for left_Bp, right_Bd, bias_p, layer in factors:
             sums.append(torch.mm(left_Bp.t(), right_Bd).view(-1))
