@@ -42,6 +42,7 @@ MEETS_S: Final = 60.0
 """For how long one side waits for the other where both are at it."""
 _PROOF: Final = b"fedmodel/v1/rank"
 _LENGTH_SIZE: Final = 8
+_DIST: Final[Any] = dist  # whose types lack some of these names
 
 
 class Words:
@@ -114,13 +115,13 @@ class Meeting:
     """
 
     def __init__(self, folder: Path, rank: int, ranks: int, secret: bytes) -> None:
-        store = dist.FileStore(str(folder / "met"), ranks)
+        store = _DIST.FileStore(str(folder / "met"), ranks)
         store.set_timeout(timedelta(seconds=MEETS_S))
-        options = dist.ProcessGroupGloo._Options()  # noqa: SLF001 - else it listens on whatever the machine is called
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=LOOPBACK)]  # noqa: SLF001
+        options = _DIST.ProcessGroupGloo._Options()  # noqa: SLF001 - else it listens on whatever the machine is called
+        options._devices = [_DIST.ProcessGroupGloo.create_device(hostname=LOOPBACK)]  # noqa: SLF001
         options._timeout = timedelta(seconds=MEETS_S)  # noqa: SLF001
         with _lost():
-            self._group = dist.ProcessGroupGloo(store, rank, ranks, options)
+            self._group = _DIST.ProcessGroupGloo(store, rank, ranks, options)
         self._rank, self._passed = rank, dict.fromkeys(range(ranks), 0)
         for other in range(1, ranks) if rank == 0 else (0,):
             self._prove(other, secret)
