@@ -74,7 +74,7 @@ def heard_or_gone(end: socket.socket, processes: Sequence[Process], seconds: flo
     Raises:
         EOFError: When one of these processes has ended, whichever it is.
     """
-    ready, _, _ = select.select([end, *(one.handle for one in processes)], [], [], seconds)
+    ready, _, _ = select.select([end.fileno(), *(one.handle for one in processes)], [], [], seconds)
     if any(one.is_gone for one in processes):
         raise EOFError("a process is gone")
     return bool(ready)
