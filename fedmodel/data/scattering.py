@@ -153,10 +153,11 @@ def _every_second(transform: Tensor, filters_DHW: Tensor) -> Tensor:
     # As pairs of real numbers: a complex number times a real one is computed as one times a complex one.
     product = torch.view_as_real(transform) * filters_DHW[..., None]
     height, width = product.shape[-3:-1]
-    parts = product.unflatten(-3, (2, height // 2)).unflatten(-2, (2, width // 2))
+    parts = product.view(*product.shape[:-3], 2, height // 2, 2, width // 2, 2)
     rows = parts.select(-5, 0) + parts.select(-5, 1)
     folded = (rows.select(-3, 0) + rows.select(-3, 1)) / 4
-    return torch.fft.ifft2(torch.view_as_complex(folded))
+    made: Tensor = torch.fft.ifft2(torch.view_as_complex(folded))
+    return made
 
 
 def _normalised(planes_KHW: Tensor) -> Tensor:

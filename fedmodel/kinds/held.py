@@ -67,7 +67,7 @@ class Packed:
         share_N = (block_LE / scale_L.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).view(-1)
         level_K = torch.tensor(LEVELS)
         between_K = (level_K[1:] + level_K[:-1]) / 2
-        code_N = torch.cat([torch.bucketize(one, between_K).to(torch.uint8) for one in share_N.split(_AT_ONCE)])
+        code_N = torch.cat([torch.bucketize(one, between_K).to(torch.uint8) for one in torch.split(share_N, _AT_ONCE)])
         return cls(code_N[::2] * 16 + code_N[1::2], scale_L, matrix.shape)
 
 
@@ -192,6 +192,11 @@ class HeldTable(nn.Module):
         return functional.embedding(index, self.weight).float()
 
 
+def _children(parent: nn.Module) -> list[tuple[str, Any]]:
+    """Return a layer's parts by their places, also where one part has two."""
+    return list(parent._modules.items())  # noqa: SLF001 - named_children leaves second names out
+
+
 def hold(module: nn.Module, matrices: Mapping[int, Matrix], precision: str) -> None:
     """Put what is held in the place of a model's layers with frozen matrices; the model is changed.
 
@@ -206,8 +211,8 @@ def hold(module: nn.Module, matrices: Mapping[int, Matrix], precision: str) -> N
     layers = [
         (parent, place, child, child.weight.data_ptr())
         for parent in list(module.modules())
-        for place, child in list(parent._modules.items())  # noqa: SLF001 - named_children leaves second names out
-        if _is_known(child) and child.weight.data_ptr() in matrices  # type: ignore[union-attr, operator]
+        for place, child in _children(parent)
+        if _is_known(child) and child.weight.data_ptr() in matrices
     ]
     tables = {at for _, _, child, at in layers if type(child) is nn.Embedding}
     packed = {at: matrices[at].packed("bf16" if at in tables else precision) for *_, at in layers}
@@ -217,7 +222,7 @@ def hold(module: nn.Module, matrices: Mapping[int, Matrix], precision: str) -> N
             place,
             HeldTable(weights[at])
             if type(child) is nn.Embedding
-            else HeldLinear(weights[at], packed[at], child.bias, turned=type(child) is not nn.Linear),  # type: ignore[arg-type]
+            else HeldLinear(weights[at], packed[at], child.bias, turned=type(child) is not nn.Linear),
         )
     for one in module.parameters():
         if one.data_ptr() in matrices:
