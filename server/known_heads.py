@@ -2,22 +2,26 @@
 
 Guarantee: a silo whose ledger does not extend the head that it gave last, since entries were deleted or changed, or a
 backup was put back, is refused: a shorter ledger does not join, and of any other the update is in no sum. Heads are on
-disk before the round that they came with counts.
+disk before the round that they came with counts. A process that is killed before has handed each to the system at once,
+and the next begins with it; a machine that loses power before that has the heads of the round before.
 
 Does NOT see entries: a head is a number and a hash. Does NOT help against a server that forgets on purpose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from fedmodel.errors import LedgerTampered
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import Proven, follow, open_head
 from fedmodel.secagg import Roster
-from fedmodel.system.durable import replace_file, synced_together
+from fedmodel.system.durable import naming, replace_file, synced_together
+
+_COMING: Final = ".coming"  # no silo's name
 
 
 class KnownHeads:
@@ -33,6 +37,7 @@ class KnownHeads:
         self._keys = {member.name: member.key for member in roster.members}
         folder.mkdir(parents=True, exist_ok=True)
         self._coming: dict[str, bytes] | None = None
+        self._keep(self._left_behind())
         self._before = {silo: self.known(silo) for silo in self._keys}
 
     def check(self, silo: str, head: bytes) -> None:
@@ -67,7 +72,7 @@ class KnownHeads:
     def kept_together(self) -> Iterator[None]:
         """Put the heads that are followed in the block on disk at its end, with one sync, also where it fails.
 
-        Of a process that is killed before, none is: each is followed again, since its answer is kept or asked again.
+        Each is handed to the system as it is followed, so that one who is killed meanwhile forgets none.
         """
         coming: dict[str, bytes] = {}
         self._coming = coming
@@ -75,9 +80,34 @@ class KnownHeads:
             yield
         finally:
             self._coming = None
-            with synced_together():
-                for silo, note in coming.items():
-                    replace_file(self._folder / silo, note)
+            self._keep(coming)
+
+    def _keep(self, coming: Mapping[str, bytes]) -> None:
+        """Put heads on disk, and what stood for them meanwhile away."""
+        with synced_together():
+            for silo, note in coming.items():
+                replace_file(self._folder / silo, note)
+        (self._folder / _COMING).unlink(missing_ok=True)
+
+    def _note(self, silo: str, note: bytes) -> None:
+        """Hand a head to the system, which has it even if this process ends at once."""
+        path = self._folder / _COMING
+        with naming(path), path.open("ab") as file:
+            file.write(f"{silo} {note.hex()}\n".encode())
+
+    def _left_behind(self) -> dict[str, bytes]:
+        """Return the heads that a killed process had followed, and not yet put on disk one by one."""
+        path, found = self._folder / _COMING, dict[str, bytes]()
+        for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else ():
+            silo, _, text = line.partition(" ")
+            try:
+                note = bytes.fromhex(text)
+                open_head(note, origin_of(silo), self._keys[silo])
+                self.check(silo, note)
+            except (KeyError, ValueError, LedgerTampered):
+                continue  # half a line, of a silo or of keys that are gone, or no newer than what is on disk
+            found[silo] = note
+        return found
 
     def follow(self, silo: str, head: bytes) -> None:
         """Take the head that a silo's update came with: of its ledger with one charge more, at least.
@@ -102,4 +132,5 @@ class KnownHeads:
         if self._coming is None:
             replace_file(self._folder / silo, proven.note)
         else:
+            self._note(silo, proven.note)
             self._coming[silo] = proven.note

@@ -35,7 +35,7 @@ from fedmodel.kinds.layers import Dropout
 RATE: Final = 0.15
 """Of tokens that are hidden as a model trains, as in Devlin et al. 2018."""
 _TURNS: Final = 7  # so that about as many are hidden at once
-_MEASURED: Final = 3  # the beginning that is taken before a model trains
+_MEASURED: Final = 1  # the beginning that is taken before a model trains: the shortest records have such a place
 
 Logits = Callable[[Tensor], Tensor]
 """From tokens, `(B, T)`, to what a model makes of each place, `(B, T, V)`."""

@@ -322,16 +322,20 @@ def _exposed(
 ) -> dict[str, dict[str, Any]]:
     """Return how exposed canaries are that a model of next tokens was trained on as records; of others nothing.
 
-    Beside it stands how exposed the very same ones were before the run, in the model that it began with.
+    Beside it stands how exposed the very same ones were before the run, in the model that it began with, where that
+    is at hand: how exposed they are now is told in any case.
     """
     if plan.kind != "loss" or scenario.data.learnt != NEXT:
         return {}
     try:
         found = exposure(scores_M[coins_M], scores_M[~coins_M])
+    except ConfigError:
+        return {}
+    try:
         first_M = loss_scores(scenario, first_model(scenario, run_dir))
         before = exposure(first_M[coins_M], first_M[~coins_M])
     except ConfigError:
-        return {}
+        return {"exposure": asdict(found)}
     return {"exposure": {**asdict(found), "before": {"mean": before.mean, "largest": before.largest}}}
 
 

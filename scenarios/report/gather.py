@@ -203,7 +203,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         reported=reported,
         booked=booked,
         usefulness=_usefulness(run_dir) if USEFULNESS in later else None,
-        explanation=_explanation(run_dir / EXPLANATION, model or summary.get(TOLD_MODEL))
+        explanation=_explanation(run_dir / EXPLANATION, scenario, model or summary.get(TOLD_MODEL))
         if EXPLANATION in later
         else None,
         later=later,
@@ -279,16 +279,23 @@ def _usefulness(run_dir: Path) -> str | None:
         raise LedgerError(f"{run_dir / USEFULNESS}: is not as a run writes it ({type(error).__name__})") from None
 
 
-def _explanation(path: Path, model: str | None) -> Explanation:
-    """Return how the model answers; refuse what a report may not tell, and what is of another model."""
+def _explanation(path: Path, scenario: Scenario, model: str | None) -> Explanation:
+    """Return how the model answers; refuse what a report may not tell, and what is of another model or scenario."""
     found = read_explanation(path)
     if found.records != "held-out":
         raise ConfigError(
             f"{path}: is of a party's own records, and a report tells of none; take it away, and explain the run on the"
             " server's held-out records"
         )
-    if model is not None and found.model != model:
+    if model is None:
+        raise ConfigError(
+            f"{path}: no {MODEL} lies beside it and none is told of, so nothing says which model it is of; put that"
+            " back, or take the explanation away"
+        )
+    if found.model != model:
         raise LedgerTampered(f"{path}: is of another model than the one that lies here; explain this one")
+    if found.scenario_hash != scenario_hash(scenario).hex():
+        raise LedgerTampered(f"{path}: is of a model of another scenario than the one that lies here; explain this one")
     return found
 
 

@@ -9,7 +9,8 @@ taken any more, though it was only cut off and goes on. So what leaves a round w
 all else that was drawn stays in the memory of a worker that is struck off.
 
 Does NOT hide that a worker was lost. Where that hangs on records, as where a lot of unusual size takes more memory than
-there is, what is taken was drawn until it did not happen. So a share is computed `MOST_LOSSES` times at most.
+there is, what is taken was drawn until it did not happen. So in one life of a run a
+share is computed `MOST_LOSSES` times at most; a round that failed and is begun again by a person has as many more.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -367,7 +368,7 @@ def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) 
 
 
 def test_heads_that_come_together_are_held_to_each_other_at_once_and_on_disk_at_the_end(tmp_path: Path) -> None:
-    """Whatever ends the block; a process that is killed within it has the heads of before, and follows again."""
+    """Whatever ends the block, but for what kills the process; see the next test."""
     identity = SigningKey.generate()
     roster = Roster("fed", (Member("north", identity.public),))
     note = sign_head(Head(origin_of("north"), 1, bytes(32)), identity)
@@ -379,3 +380,26 @@ def test_heads_that_come_together_are_held_to_each_other_at_once_and_on_disk_at_
     assert (tmp_path / "north").read_bytes() == note == known.known("north")
     with pytest.raises(LedgerTampered, match="the head that came with the one before"):
         known.follow("north", Proven(note, 1, ()).to_bytes())
+
+
+def test_a_process_that_is_killed_among_heads_that_come_together_forgets_none(tmp_path: Path) -> None:
+    """Else a silo could put a backup of its ledger back, and answer a round for which nobody was charged."""
+    identity = SigningKey.generate()
+    roster = Roster("fed", (Member("north", identity.public),))
+    note, fork = (sign_head(Head(origin_of("north"), 1, bytes([part]) * 32), identity) for part in (1, 2))
+    killed = os.fork()
+    if killed == 0:
+        known = KnownHeads(tmp_path, roster)
+        with known.kept_together():
+            known.follow("north", Proven(note, 0, ()).to_bytes())
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == 7
+    with (tmp_path / ".coming").open("ab") as file:
+        file.write(b"north " + note.hex().encode()[:9])  # half a line
+    known = KnownHeads(tmp_path, roster)
+    assert [path.name for path in tmp_path.iterdir()] == ["north"]
+    with pytest.raises(LedgerTampered, match="is not the one whose head of 1 is kept here"):
+        known.check("north", fork)
+    known.follow("north", Proven(note, 0, ()).to_bytes())
+    with pytest.raises(LedgerTampered):
+        known.follow("north", Proven(fork, 0, ()).to_bytes())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -422,6 +423,9 @@ def test_exposure_is_of_canaries_that_a_model_of_next_tokens_had_as_records(
     assert found.get("exposure", {}).get("before") == (told and {"mean": 1.0, "largest": 1.0})
     none_in = evaluate._exposed(scenario, plan, scores_M, np.zeros(4, np.bool_), Path("run"))  # type: ignore[arg-type]
     assert none_in == {}
+    monkeypatch.setattr(evaluate, "first_model", mock.Mock(side_effect=ConfigError("it is gone")))
+    without = evaluate._exposed(scenario, plan, scores_M, coins_M, Path("run"))  # type: ignore[arg-type]
+    assert (without.get("exposure", {}).get("largest"), "before" in without.get("exposure", {})) == (told, False)
 
 
 @pytest.mark.parametrize(

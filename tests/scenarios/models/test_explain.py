@@ -90,6 +90,7 @@ def test_a_report_refuses_an_explanation_that_was_changed_or_is_not_its_own(repo
     document: dict[str, Any] = json.loads((mine / EXPLANATION).read_text())
     tried: list[tuple[dict[str, Any], type[FedmodelError], str]] = [
         ({"model": "0" * 64}, LedgerTampered, "is of another model"),
+        ({"scenario_hash": "0" * 64}, LedgerTampered, "is of a model of another scenario"),
         ({"records": "own"}, ConfigError, "is of a party's own records, and a report tells of none"),
         ({"nose": 1}, LedgerTampered, "is not as `fedmodel explain` writes it: nose"),
         ({"gap": -1.0}, LedgerTampered, "is not as `fedmodel explain` writes it: gap"),
@@ -100,6 +101,10 @@ def test_a_report_refuses_an_explanation_that_was_changed_or_is_not_its_own(repo
             build.verify(mine)
         with pytest.raises(kind, match=refused):
             build.build(mine, page)
+    (mine / EXPLANATION).write_text(json.dumps(document))
+    (mine / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no model\.safetensors lies beside it and none is told of"):
+        build.build(mine, page)
 
 
 def test_a_figure_of_an_explanation_that_is_changed_in_the_report_is_found(reported: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from fedmodel.learning import vectors
 from fedmodel.learning.jobs import training
 from fedmodel.learning.stacked import Stack
 from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.system import durable
 from scenarios.runs import progress
 from scenarios.runs.progress import line_in_words
@@ -84,7 +85,9 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
 
 
 def of_a_run(folder: Path, rounds: int, settings: list[str], engine: str = "in-process") -> Counter[str]:
-    """Return what a whole run took, in a process that has run one like it before."""
+    """Return what a whole run took, in a process that has run one like it before, and read none of its texts."""
+    event_from_json.cache_clear()  # of which other tests may have read those of one length of run
+    reading.scenario_from_json.cache_clear()
     folder.mkdir()
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
     scenario = read_scenario(str(folder / "tiny.toml"), [*settings, f"rounds={rounds}"])
