@@ -10,9 +10,11 @@ process: the gradient of a record, and that of all of its views, is computed and
 (`ClippedSum.put`), which is what one process does. So:
 
 Guarantee: the sum that `Ranks.of` returns is to the bit the one that `ClippedSum.of` returns, on devices that compute
-alike; every bound of the one is the other's. That the processes compute alike is measured on made-up records before
-anything is charged (`Ranks.check_as_one`), and in every process the bound itself is, at the model received; where one
-of them differs, nothing is trained. Lots, views and noise come from this process's source alone, once, and no other
+alike; every bound of the one is the other's. Before any round is charged, the bound itself is measured in every
+process, at the model received. That the processes compute alike is measured on made-up records (`Ranks.check_as_one`):
+before the first round of these processes is charged, and before any later one of another pipeline, or of another number
+of rows of a physical batch, than they were compared at; at the model received then, and not at each. Where one of them
+differs, nothing is trained. Lots, views and noise come from this process's source alone, once, and no other
 process is told how many records there are.
 
 Not to the bit are masks of dropout: each process draws those of its own batches, from the operating system as this one
@@ -22,6 +24,7 @@ does. They are of one distribution and independent, which is what the guarantee 
 |----------------------------------------------|-------------------------------------------------------------------|
 | the lot is empty, or fits one physical batch | the other processes are asked for nothing                         |
 | a process is killed, hangs or refuses        | all others end, nothing is returned and nothing is released       |
+| a new process measures what is known here    | it is waited for as long as the measurement itself took here asks  |
 | this process is killed                       | all others end                                                    |
 | a process measures other rows of a batch     | `PrivacyError`: its device is another, and would compute otherwise |
 
@@ -62,7 +65,8 @@ from fedmodel.learning.inputs import Inputs, made_up
 from fedmodel.learning.links import MEETS_S, Meeting, Words
 from fedmodel.system.nursery import Nursery, Process, heard_or_gone, wait_for_one
 
-_TIMES_AS_LONG: Final = 10  # as this process took for as much, and a minute
+_AT_LEAST_S: Final = MEETS_S
+_TIMES_AS_LONG: Final = 10  # as this process took for as much, besides
 _NOTICED_S: Final = 1.0  # a process that is being ended has closed what it held before it is gone
 
 log = logging.getLogger(__name__)
@@ -177,7 +181,7 @@ class Ranks:
         self.count, self.is_ended = count, False
         self._folder = TemporaryDirectory(prefix="fedmodel-ranks-")
         self._processes: list[Process] = []
-        self._alike: set[Pipeline] = set()
+        self._alike: set[tuple[Pipeline, int]] = set()
         self._meeting: Meeting | None = None
         with self._or_ended():
             self._processes += (nursery.process() for _ in range(1, count))
@@ -200,13 +204,17 @@ class Ranks:
             self._meeting = None
         self._folder.cleanup()
 
-    def measured(self, pipeline: Pipeline, model_P: NDArray[np.float32], own: Callable[[], int]) -> int:
+    def measured(
+        self, pipeline: Pipeline, model_P: NDArray[np.float32], own: Callable[[], int], took_s: Callable[[], float]
+    ) -> int:
         """Return the rows of a physical batch, at which every process measured that the pipeline holds to the clip.
 
         Args:
             pipeline: What is built and measured.
             model_P: The model received.
             own: Measures in this process, meanwhile.
+            took_s: Says after that how long the measurement itself took here, whenever that was: others may have it yet
+                to do, though it is remembered here.
 
         Raises:
             PrivacyError: When one of them refuses, or they do not agree.
@@ -216,7 +224,8 @@ class Ranks:
             self._tell_all(told, [np.ascontiguousarray(model_P, dtype=np.float32)])
             started = time.monotonic()
             rows = own()
-            found = [answer["rows"] for answer in self._hear_all(time.monotonic() - started)]
+            took = max(took_s(), time.monotonic() - started)
+            found = [answer["rows"] for answer in self._hear_all(took)]
         if any(one != rows for one in found):
             raise PrivacyError(
                 f"the processes of this silo measured {', '.join(map(str, [rows, *found]))} rows for a physical batch,"
@@ -239,7 +248,9 @@ class Ranks:
             self._hear_all(0.0)
 
     def check_as_one(self, pipeline: Pipeline, gradients: ClippedSum, shape: DataShape) -> None:
-        """Refuse processes whose sum of made-up records is another than this one's alone; once for each pipeline.
+        """Refuse processes whose sum of made-up records is another than this one's alone.
+
+        It is measured once for each pipeline and each number of rows, which are the shape that sums are computed at.
 
         Args:
             pipeline: What they were measured with.
@@ -249,7 +260,8 @@ class Ranks:
         Raises:
             PrivacyError: When a bit of it differs.
         """
-        if pipeline in self._alike:
+        compared = pipeline, gradients.rows
+        if compared in self._alike:
             return
         self.begin(pipeline, None, gradients.rows)
         device = gradients.parameters[0].device
@@ -265,7 +277,7 @@ class Ranks:
                 f"{self.count} processes sum up made-up records to another sum than one does: their devices do not"
                 " compute alike; say a device that they all can have, or processes = 1, in silo.toml"
             )
-        self._alike.add(pipeline)
+        self._alike.add(compared)
 
     def of(
         self,
@@ -334,9 +346,13 @@ class Ranks:
 
     def _hear(self, rank: int, took_s: float) -> dict[str, Any]:
         """Return what a process answers; raise as it did where it refuses, and at once where any of them is gone."""
-        asked = self._processes[rank - 1].end_here
-        if not heard_or_gone(asked, self._processes, MEETS_S + _TIMES_AS_LONG * took_s):
-            raise TimeoutError("a process gives no answer")
+        asked, patience_s = self._processes[rank - 1].end_here, _AT_LEAST_S + _TIMES_AS_LONG * took_s
+        if not heard_or_gone(asked, self._processes, patience_s):
+            raise FedmodelError(
+                f"process {rank} of the {self.count} that train for this silo gave no answer in {patience_s:.0f} s, and"
+                f" is waited for no longer: a minute, and {_TIMES_AS_LONG} times what this process took for as much;"
+                " all have ended, and nothing of this is released"
+            )
         answer, _ = self._words[rank - 1].hear(MEETS_S)
         if "refused" in answer:
             kind = getattr(errors, answer["refused"], FedmodelError)
@@ -351,10 +367,11 @@ class Ranks:
         except (EOFError, OSError) as error:
             gone = gone_of(self._processes)
             self.close()
-            who = f"process {' and '.join(map(str, gone))} ended" if gone else "one of them gives no answer"
+            who = f"process {' and '.join(map(str, gone))} ended" if gone else "one cannot be heard"
+            why = ", as one does that the system kills for want of memory" if gone else ""
             raise FedmodelError(
-                f"{who}, of the {self.count} that train for this silo, as one does that the system kills for want of"
-                " memory; all have ended, and nothing of this is released"
+                f"{who}, of the {self.count} that train for this silo{why}; all have ended, and nothing of this is"
+                " released"
             ) from error
         except BaseException:
             self.close()

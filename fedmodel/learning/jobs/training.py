@@ -22,7 +22,8 @@ noise and perhaps an infinite clip. It promises nothing, and a silo that is not 
 `answer` refuses, whatever was asked, charged or checked before.
 
 Several processes may compute the sums of one lot (`fedmodel.learning.ranks`): lots and noise are drawn here all the
-same, once, and the sum is to the bit what this process alone makes of the lot.
+same, once, and the sum is to the bit what this process alone makes of the lot. A round that is observed, or that does
+not clip, is refused in several: the other processes would clip, and no observer would see into them.
 
 Observers hang on the loop from outside, an audit's for one: whoever puts a silo's job together hands them over, and
 without any the loop is the same.
@@ -58,6 +59,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
+from fedmodel.learning.lasting import Lasted
 from fedmodel.learning.magnitude import check_magnitude
 from fedmodel.learning.memory import most_rows, one_pass, said_if_it_runs_out
 from fedmodel.learning.models import build_model, training_losses
@@ -125,9 +127,10 @@ class Answering:
             PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
                 more than the clip, or the plan's mechanism charges for less than its release was measured to cost, or
                 noise cannot be computed exactly enough on the silo's device; or when the round would be charged at
-                another rate than the scenario has for it.
+                another rate than the scenario has for it; or when it is one for a single process, and there are more.
             ProtocolError: When the model received does not fit, or would swallow a step.
         """
+        self._check_processes(plan)
         scenario = self.site.scenario
         for observer in self._observers:
             observer.ready()
@@ -157,7 +160,8 @@ class Answering:
                 once they are read: its code is that of any failure, and its message is the refusal's own.
             PrivacyError: Before a record is read: when lots and noise would not come from the source that the event
                 names, the round was charged at another rate than the scenario has for it, the pipeline does not hold to
-                the clip at the model received, or noise is to be left out at a silo that is not simulated.
+                the clip at the model received, noise is to be left out at a silo that is not simulated, or the round is
+                one for a single process.
             ProtocolError: When the model received does not fit.
         """
         with said_if_it_runs_out(self.site.scenario.training.max_physical_batch, DataError):
@@ -165,6 +169,7 @@ class Answering:
 
     def _trained(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
         """Return the update; the loop of DP-SGD, top to bottom."""
+        self._check_processes(event)
         scenario = self.site.scenario
         device = self._device()
         noise = _noise(scenario, self.site.silo, question.number, event)
@@ -221,8 +226,8 @@ class Answering:
     def _measured(self, question: Question, event: Event, device: torch.device) -> tuple[int, Ranks | None, Pipeline]:
         """Return the rows of a physical batch, the processes besides this one, and what all of them measured.
 
-        Every process holds the pipeline to the clip at this model, on its own device; and together they sum up made-up
-        records to the bit as this one does.
+        Every process holds the pipeline to the clip at this model, on its own device; and together they were seen to
+        sum up made-up records to the bit as this one does, in physical batches of these rows.
         """
         scenario, key = self.site.scenario, _key(self.site.scenario, event)
         others = ranks_of(self.site.processes)
@@ -231,17 +236,24 @@ class Answering:
         alike = Pipeline(key[0], event_to_json(key[1]), self.site.device, None)
         if others is None:
             return own(), None, alike
-        if self._wrappers:
-            raise PrivacyError("a silo that is audited trains in one process; nothing was trained")
         if scenario.training.max_physical_batch == "auto":
             _gradients(*key, device, clip_of(event))
             alike = replace(alike, most=_FITTING[key[0], device, ()])
-        rows = others.measured(alike, question.vector_P, own)
+        rows = others.measured(alike, question.vector_P, own, partial(_measuring_s, key[0], device))
         gradients = _gradients(*key, device, clip_of(event))
         gradients.rows = rows
         vectors.load(gradients.module, question.vector_P)
         others.check_as_one(alike, gradients, scenario.data.shape)
         return rows, others, alike
+
+    def _check_processes(self, event: Event) -> None:
+        """Refuse several processes where the others would not do what this one does: be observed, or clip nothing."""
+        alone = "is audited" if self._observers else "trains without a clip" if event.max_grad_norm is None else ""
+        if alone and self.site.processes > 1:
+            raise PrivacyError(
+                f"a silo that {alone} does so in one process, and this one has {self.site.processes}; say processes = 1"
+                " in silo.toml; nothing was trained"
+            )
 
     def _device(self) -> torch.device:
         """Return where this silo trains; simulated ones share this machine's cards."""
@@ -320,7 +332,13 @@ def _measured(
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     gradients.rows = rows
     vectors.load(gradients.module, vector_P)
-    return check_received(gradients, _shape(scenario_json), clip_of(event))
+    with _LASTED.timed("received", scenario_json, device):
+        return check_received(gradients, _shape(scenario_json), clip_of(event))
+
+
+def _measuring_s(scenario_json: str, device: torch.device) -> float:
+    """Return how long it takes at least in seconds to build a pipeline and to measure it at a model, as it did here."""
+    return sum(_LASTED.seconds(what, scenario_json, device) for what in ("built", "rows", "preflight", "received"))
 
 
 @lru_cache(maxsize=64)
@@ -333,7 +351,8 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
     _set_up_again(scenario, device)
     _KEPT.pop(device, None)  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
-    rows = preflight(gradients, scenario.data.shape, clip_of(event))
+    with _LASTED.timed("preflight", scenario_json, device):
+        rows = preflight(gradients, scenario.data.shape, clip_of(event))
     tell_if_no_faster(gradients.module, one_pass(gradients, scenario.data.shape, rows))
     return rows
 
@@ -347,6 +366,7 @@ def forget_pipelines() -> None:
     _KEPT.clear()
     _FITTING.clear()
     _SHARING.clear()
+    _LASTED.forget()
     end_ranks()
 
 
@@ -415,6 +435,9 @@ _FITTING: dict[tuple[str, torch.device, tuple[Wrapper, ...]], int] = {}
 _SHARING: dict[torch.device, int] = {}
 """By device, how many of a silo's processes train on it, where there are several: each takes its part of the memory."""
 
+_LASTED = Lasted()
+"""How long each part of a measurement really took, by scenario and device: a process that begins anew has it to do."""
+
 
 def _gradients(
     scenario_json: str, event: Event, device: torch.device, clip: float, wrappers: tuple[Wrapper, ...] = ()
@@ -435,13 +458,15 @@ def _gradients(
     key = (scenario_json, clip_of(event), wrappers)
     if device not in _KEPT or _KEPT[device][0] != key:
         _KEPT.pop(device, None)  # before another is built, so that two are never in memory
-        _KEPT[device] = key, _built(scenario_json, event, device, clip, wrappers)
+        with _LASTED.timed("built", scenario_json, device):
+            _KEPT[device] = key, _built(scenario_json, event, device, clip, wrappers)
     scenario, gradients = scenario_from_json(scenario_json), _KEPT[device][1]
     said = scenario.training.max_physical_batch
     if said == "auto":
         probed = (scenario_json, device, wrappers)
         if probed not in _FITTING:
-            _FITTING[probed] = max(1, most_rows(gradients, scenario.data.shape) // _SHARING.get(device, 1))
+            with _LASTED.timed("rows", scenario_json, device):
+                _FITTING[probed] = max(1, most_rows(gradients, scenario.data.shape) // _SHARING.get(device, 1))
         most = _FITTING[probed]  # of records with all their views
     else:
         most = max(1, said // _views(scenario))

@@ -6,10 +6,12 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,18 +21,21 @@ from torch import Tensor
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PrivacyError
+from fedmodel.learning import preflight as preflighting
 from fedmodel.learning import ranks
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.inputs import tensors
-from fedmodel.learning.jobs import Question, Site, _rank, training
+from fedmodel.learning.jobs import Observer, Question, Site, _rank, training
 from fedmodel.learning.jobs.training import Answering
 from fedmodel.learning.models import build_model
 from fedmodel.learning.ranks import Pipeline, Ranks
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import OsNoise, SeededNoise
+from fedmodel.system.nursery import heard_or_gone
 from scenarios.selftest.planting import fresh
 from tests.conftest import TINY
 
@@ -46,6 +51,8 @@ SETTINGS = {
     "views": ["data.augment.noise=0.5", "data.augment.views=3", "training.max_physical_batch=24"],
 }
 ME = os.getpid()
+LATER = 0.125
+SLOW_S = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +204,32 @@ def test_processes_that_compute_otherwise_train_nothing(
         update(scenarios["mlp"], 2)
 
 
+def test_processes_that_compute_otherwise_at_fewer_rows_are_refused_before_a_round_of_these_is_charged(
+    scenarios: dict[str, Scenario], alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model received later may be measured to hold at fewer rows than those at which they were compared."""
+    summed, check_received = BookKeeping.summed, preflighting.check_received
+
+    def otherwise(self: BookKeeping, x_V: Any, y_R: Tensor) -> Tensor:
+        sum_P = summed(self, x_V, y_R)
+        return sum_P if os.getpid() == ME or self.rows != 4 else sum_P * (1 + 2**-20)
+
+    def fewer(gradients: ClippedSum, *given: Any) -> int:
+        rows = check_received(gradients, *given)
+        return rows if float(gradients.parameters[0].detach().flatten()[0]) != LATER else 4
+
+    monkeypatch.setattr(BookKeeping, "summed", otherwise)
+    monkeypatch.setattr(training, "check_received", fewer)
+    ranks.prepare(_rank.work)
+    scenario = scenarios["mlp"]
+    assert update(scenario, 2).tobytes() == alone["mlp"].tobytes()
+    later_P = flatten(build_model(scenario.model, scenario.data.shape, 1))
+    later_P[0] = LATER
+    job = Answering(Site("north", scenario, "cpu", simulated=False, processes=2))
+    with pytest.raises(PrivacyError, match="do not compute alike; say a device"):
+        job.check(Question(2, later_P), EVENT)
+
+
 def test_processes_that_measure_other_rows_train_nothing(
     scenarios: dict[str, Scenario], alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,16 +304,73 @@ def test_a_process_that_hangs_is_waited_for_no_longer_than_its_time(
     take_turn = Ranks._take_turn
 
     def hurried(self: Ranks, *given: Any) -> None:
-        monkeypatch.setattr(ranks, "MEETS_S", 0.1)
+        monkeypatch.setattr(ranks, "_AT_LEAST_S", 0.1)
         take_turn(self, *given)
 
     monkeypatch.setattr(Ranks, "_take_turn", hurried)
     monkeypatch.setattr(ranks, "_NOTICED_S", 0.0)
-    with pytest.raises(FedmodelError, match="one of them gives no answer"):
+    with pytest.raises(FedmodelError, match=r"process 1 of the 2 that .* is waited for no longer: a minute") as late:
         update(scenarios["mlp"], 2)
+    assert "memory" not in str(late.value)
     with closing(os.fdopen(handle, "rb")):
         assert select.select([handle], [], [], 0)[0]  # it is gone
     ranks.prepare(_rank.work)
+
+
+def test_a_new_process_is_waited_for_by_how_long_was_measured_here_and_not_remembered(
+    scenarios: dict[str, Scenario], alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preflight, waited_s = preflighting.preflight, []
+
+    def slow(*given: Any) -> int:
+        time.sleep(SLOW_S)
+        return preflight(*given)
+
+    def noted(end: Any, processes: Any, seconds: float) -> bool:
+        waited_s.append(seconds)
+        return heard_or_gone(end, processes, seconds)
+
+    monkeypatch.setattr(training, "preflight", slow)
+    monkeypatch.setattr(ranks, "heard_or_gone", noted)
+    monkeypatch.setattr(ranks, "_TIMES_AS_LONG", 1000)
+    with fresh():
+        ranks.prepare(_rank.work)  # they know of nothing that is measured here from here on
+        assert update(scenarios["mlp"], 1).tobytes() == alone["mlp"].tobytes()
+        monkeypatch.setattr(ranks, "_AT_LEAST_S", 0.0)
+        others = ranks.ranks_of(2)
+        assert others is not None
+        monkeypatch.setattr(others, "check_as_one", lambda *_: None)
+        job = Answering(Site("north", scenarios["mlp"], "cpu", simulated=False, processes=2))
+        question = Question(1, flatten(build_model(scenarios["mlp"].model, scenarios["mlp"].data.shape, 1)))
+        job.check(question, EVENT)
+        assert len(waited_s) == 1
+        assert waited_s[0] >= 1000 * SLOW_S
+    ranks.prepare(_rank.work)
+
+
+class Looking:
+    """An observer that wraps nothing, as an audit by loss canaries."""
+
+    wrapper = None
+
+    def ready(self) -> None:
+        raise AssertionError("it was asked")
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+@pytest.mark.parametrize("why", ["is audited", "trains without a clip"])
+def test_what_one_process_alone_does_is_refused_in_several(
+    why: str, is_checked: bool, scenarios: dict[str, Scenario], alone: dict[str, np.ndarray]
+) -> None:
+    scenario, looking = scenarios["mlp"], [cast("Observer", Looking())] if why == "is audited" else []
+    event = EVENT if looking else UnprotectedEvent(None, 0.5, 3, 10, "seeded-unsafe")
+    site = Site("north", scenario, "cpu", simulated=True, processes=2)
+    question = Question(1, flatten(build_model(scenario.model, scenario.data.shape, 1)))
+    job = Answering(site, looking)
+    answer = partial(job.answer, question, lambda: pytest.fail("records were read"), event, {})
+    with pytest.raises(PrivacyError, match=f"a silo that {why} does so in one process, and this one has 2") as refused:
+        job.check(question, event) if is_checked else answer()
+    assert "\n" not in str(refused.value)
 
 
 def test_masks_of_a_process_are_its_own(alone: dict[str, np.ndarray], tiny_file: Path) -> None:
