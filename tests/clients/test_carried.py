@@ -337,7 +337,7 @@ def test_without_lineage_the_same_server_gets_a_sum_that_is_one_update(
 ) -> None:
     """What the rule is for: silos that use whatever they keep, and mask with whoever has the same model."""
     monkeypatch.setattr(carried, "begin", lambda kept, _: {} if not kept else _opened(kept))
-    monkeypatch.setattr(hiding, "configuration", lambda scenario, _: scenario)
+    monkeypatch.setattr(hiding, "configuration", lambda scenario, *_: scenario)
     spy, dropouts = attacked(lambda *_: FRESH, tiny_file, tmp_path, monkeypatch)
     assert dropouts == {}
     assert others_share(spy) < 0.2

@@ -180,7 +180,7 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
 
 def test_what_several_processes_do_of_their_own_is_noticed() -> None:
     """Noise in each, a lot of each, and a clip of what each has of a record."""
-    planted = named("noise-once-a-process", "lots-drawn-twice", "clip-before-the-parts-are-summed, no preflight")
+    planted = named("noise-once-a-process", "lots-drawn-twice", "clip-of-parts, no preflight")
     check_suite(selftest.suite(planted), planted)
 
 

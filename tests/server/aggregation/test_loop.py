@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -49,6 +50,9 @@ class Heads:
 
     def known(self, silo: str) -> bytes:
         return silo.encode()
+
+    def kept_together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def follow(self, silo: str, head: bytes) -> None:
         assert head == b"head"
