@@ -73,7 +73,7 @@ def test_a_process_that_is_killed_in_mid_step_releases_nothing_and_charges_nothi
     def waits(self: _rank._Rank, *given: Any) -> Any:
         """Compute the batches of what is measured; in the first step of training, say who this is and wait."""
         if vars(self)["begun"] > 1:
-            os.write(write, str(os.getpid()).encode())
+            os.write(write, f"{os.getpid()}\n".encode())
             signal.pause()
         return summed(self, *given)
 
@@ -85,7 +85,7 @@ def test_a_process_that_is_killed_in_mid_step_releases_nothing_and_charges_nothi
 
     def kills() -> None:
         if select.select([read], [], [], 120)[0]:
-            asked.append(int(os.read(read, 20)))
+            asked.append(int(os.read(read, 40).split(b"\n")[0]))
             os.kill(asked[0], signal.SIGKILL)
 
     with monkeypatch.context() as patch:
@@ -136,6 +136,9 @@ def test_a_kit_whose_law_says_several_is_prepared_for_them(
     executor.prepare_processes(kit)
     assert prepared == [_rank.work]
     assert os.environ["OMP_NUM_THREADS"] == "1"  # of so many, each has no more than a core
+    (kit / "silo.toml").unlink()
+    executor.prepare_processes(kit)  # a message that asks for the law is refused, by a code
+    assert prepared == [_rank.work]
 
 
 @pytest.mark.parametrize("said", ["0", "65", "1.5", '"auto"', "true"])

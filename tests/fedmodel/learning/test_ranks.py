@@ -261,12 +261,12 @@ def test_a_process_that_is_killed_in_mid_step_ends_it_without_a_release(
     released: list[int] = []
 
     def waits() -> None:
-        os.write(write, str(os.getpid()).encode())
+        os.write(write, f"{os.getpid()}\n".encode())
         signal.pause()
 
     def kills() -> None:
         if select.select([read], [], [], 60)[0]:
-            os.kill(int(os.read(read, 20)), signal.SIGKILL)
+            os.kill(int(os.read(read, 40).split(b"\n")[0]), signal.SIGKILL)  # two may be there by now
 
     release = DpSgd._release
     monkeypatch.setattr(DpSgd, "_release", lambda self, sums: (released.append(1), release(self, sums))[1])
