@@ -84,13 +84,16 @@ def whose(scenario: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_event(scenario: Mapping[str, Any], silo: str, event: Event) -> None:
-    """Refuse an event of one round that has other steps, or hides fewer records of a unit, than the scenario says.
+    """Refuse an event of one round that has other steps or lots, or hides fewer records of a unit, than is planned.
 
     Raises:
-        ClaimRefuted: Which of the two.
+        ClaimRefuted: Which of them, and what the scenario says of it.
     """
+    first = phases(scenario, silo)[0]
     for name, found, planned in (
-        ("steps", event.steps, phases(scenario, silo)[0].steps),
+        ("steps", event.steps, first.steps),
+        ("sample_rate", event.sample_rate, first.sample_rate),
+        ("denominator", event.denominator, first.divisor),
         ("max_records", event.max_records, whose(scenario)["max_records"]),
     ):
         if found != planned:

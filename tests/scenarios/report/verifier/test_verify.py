@@ -256,6 +256,8 @@ OTHER_PLANS = {
     "unit": ('unit = "record"', 'unit = "client"', "claim.unit"),
     "records": ('unit = "record"', 'unit = "person"\nmax_records = 3', "charges.json: north: max_records 1 stands"),
     "steps": ("local_steps = 2", "local_steps = 4", "charges.json: north: steps 2 stands, and scenario.toml says 4"),
+    "rate": ("sample_rate = 0.5", "sample_rate = 0.6", "charges.json: north: sample_rate 0.5 stands"),
+    "divisor": ("expected_batch_size = 10", "expected_batch_size = 5", "charges.json: north: denominator 10 stands"),
     "one silo's delta": (
         "[privacy]", "[privacy.silo.south]\ndelta = 1e-06\n\n[privacy]", "claim.silos[south].epsilon"
     ),
