@@ -7,7 +7,8 @@
     server/heads/NAME    the newest signed head of the silo's ledger, by which it says how long that is, and no more
     server/roster.json   whose key signs it
 
-Guarantee: `read_reported` passes heads that the silos of the roster signed, and figures that follow from these files.
+Guarantee: `read_reported` passes heads that the silos of the roster signed, and figures that follow from these files,
+whose lots and steps are the scenario's.
 
 Does NOT show that a silo's ledger says the same. Whoever has the ledger can compare it: the silo itself
 (`scenarios.report.silos_copy`). Knows nothing of budgets, of other runs, or of a countersignature.
@@ -26,6 +27,7 @@ from fedmodel.ledger import Run, Standing, origin_of
 from fedmodel.ledger.entries import RUN_NAME, figures_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.ledger.runs import Charged
+from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.provision import scenario_hash
 from scenarios.runs.files import read_besides, read_object
@@ -95,6 +97,7 @@ def _run(path: Path, scenario: Scenario, silo: str, said: Any) -> Run:
         raise LedgerError(
             f"{path}: does not say what silo {silo} charged for a round, and in how many ({type(error).__name__})"
         ) from None
+    _check_planned(path, scenario, silo, event)
     parts = plans.parts_beginning(scenario, silo, event)
     drawn, charges = [part.steps for part in parts], dict[int, Charged]()
     for place, (phase, times) in enumerate(zip(phases, rounds, strict=True)):
@@ -105,6 +108,27 @@ def _run(path: Path, scenario: Scenario, silo: str, said: Any) -> Run:
         numbers = range(phase.first, phase.first + times)
         charges |= {number: Charged(number, steps, "", place) for number in numbers}
     return Run("", parts, tuple(0 for _ in parts), "filter", scenario_hash(scenario).hex(), 0, drawn, charges)
+
+
+def _check_planned(path: Path, scenario: Scenario, silo: str, event: Event) -> None:
+    """Refuse an event of one round whose lots and steps are others than the scenario's: of fewer, less would follow.
+
+    Its noise may be more than a target needs, and is the silo's word.
+
+    Raises:
+        LedgerTampered: Which figure is another, and what the scenario says.
+    """
+    plan = scenario.plan(silo)
+    for name, said, planned in (
+        ("steps", event.steps, plan.steps_per_round),
+        ("sample_rate", event.sample_rate, plan.sample_rate),
+        ("denominator", event.denominator, plan.expected_batch_size),
+        ("max_records", event.max_records, plan.max_records),
+    ):
+        if said != planned:
+            raise LedgerTampered(
+                f"{path}: silo {silo} charged {name} {said} for a round, where the scenario has {planned}"
+            )
 
 
 def _add_besides(held: Run, scenario: Scenario, silo: str, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -250,6 +250,23 @@ def test_what_silos_reported_cannot_be_less_than_the_sums_have(kits: Federation,
         deployed.server_report(kits.kit("server"), RUN, page)
 
 
+@pytest.mark.parametrize(
+    ("figure", "said"), [("steps", 1), ("sample_rate", 0.25), ("denominator", 3), ("max_records", 2)]
+)
+def test_lots_that_are_not_the_scenarios_are_refused(kits: Federation, figure: str, said: float) -> None:
+    """Fewer steps and smaller lots would have a smaller epsilon."""
+    path = run_of(kits) / "charges.json"
+    told = json.loads(path.read_bytes())
+    event = json.loads(told["south"]["event"])
+    assert event[figure] != said
+    rate = {"realised_sample_rate": said} if figure == "sample_rate" else {}
+    told["south"]["event"] = json.dumps({**event, figure: said, **rate}, sort_keys=True, separators=(",", ":"))
+    path.write_text(json.dumps(told), encoding="utf-8")
+    kits.unlock("server")
+    with pytest.raises(LedgerTampered, match=f"silo south charged {figure} {said} for a round, where the scenario has"):
+        deployed.server_report(kits.kit("server"), RUN, page)
+
+
 def test_a_head_that_the_silo_did_not_sign_is_refused(kits: Federation) -> None:
     heads = kits.kit("server") / "heads"
     shutil.copy2(heads / "north", heads / "south")
