@@ -24,7 +24,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_a_hospitals_scaling_is_by_its_own_training_rows_of_the_same_split(benchmark: ModuleType) -> None:
-    scaled = benchmark.by_hospital(11)
+    scaled = benchmark.heart.by_hospital(11)
     held_out, silos = dealt(read_scenario("heart", ["seed=11"]))
     for (x_NF, y_N), records in zip(scaled["train"], silos, strict=True):
         assert np.array_equal(y_N, records.y_N)
@@ -39,18 +39,20 @@ def test_flambys_figure_is_the_mean_of_four_accuracies(benchmark: ModuleType) ->
     hospital_N = scenario.data.groups("hospital", 0)[held_out.person_N]  # type: ignore[attr-defined]
     right_N = held_out.y_N == 1
     output_NK = np.where(right_N ^ (hospital_N == "switzerland"), 1.0, -1.0)[:, None]  # wrong of one hospital alone
-    found = benchmark.of_hospitals(scenario, held_out, output_NK)
+    found = benchmark.heart.of_hospitals(scenario, held_out, output_NK)
     assert found["mean of hospitals"] == 0.75
     assert found["accuracy"] == pytest.approx((hospital_N != "switzerland").mean())
 
 
 def test_cox_ranks_better_than_any_single_feature_of_the_training_records(benchmark: ModuleType) -> None:
     """Newton's method ends at a maximum: its ranking of those it was fitted to is no worse than each feature's."""
-    found = benchmark.cox(["seed=11"])["concordance"]
+    found = benchmark.survival.cox(["seed=11"])["concordance"]
     held_out, _ = dealt(read_scenario("survival", ["seed=11"]))
     months_N, seen_N = (one[held_out.person_N] for one in times())
     each = [
-        benchmark.concordance(months_N, seen_N, sign * column_N) for column_N in held_out.x_NF.T for sign in (-1.0, 1.0)
+        benchmark.survival.concordance(months_N, seen_N, sign * column_N)
+        for column_N in held_out.x_NF.T
+        for sign in (-1.0, 1.0)
     ]
     assert max(each) < found < 0.7
 
