@@ -26,7 +26,7 @@ from fedmodel.learning.conformance import cancel, conforms, fill
 from fedmodel.learning.devices import use_device
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import OsNoise
@@ -90,7 +90,7 @@ def main() -> None:
     for name, settings in runs:
         scenario = read_scenario(name, settings)
         event = replace(plans.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
-        gradients = training._gradients(scenario.model_dump_json(), event, device, event.max_grad_norm)
+        gradients = _pipelines.gradients_of(scenario.model_dump_json(), event, device, event.max_grad_norm)
         module, rate = gradients.module, scenario.training.learning_rate
         release = partial(mechanism_of(event).release, event, noise=OsNoise())
         optimizer = torch.optim.SGD(gradients.parameters, lr=rate)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from fedmodel.learning.jobs.training import _check_release_once, forget_pipelines
+from fedmodel.learning.jobs._pipelines import forget_pipelines
+from fedmodel.learning.jobs.training import _check_release_once
 from fedmodel.privacy.accounting import calibrate_lots
 
 Planted = AbstractContextManager[None]

@@ -116,7 +116,7 @@ def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
     from fedmodel.data.own import forget_deals
 
     with own_logging():
-        from fedmodel.learning.jobs.training import forget_pipelines  # imports Opacus
+        from fedmodel.learning.jobs._pipelines import forget_pipelines  # imports Opacus
 
     own_code.open_to_all(None if isinstance(named, Scenario) else folder_of(str(named)))
     forget_pipelines()

@@ -28,7 +28,7 @@ from fedmodel.learning import vectors
 from fedmodel.learning.devices import use_device
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.links import Meeting, Words
 from fedmodel.learning.memory import said_if_it_runs_out
 from fedmodel.privacy.mechanisms import event_from_json
@@ -109,13 +109,13 @@ class _Rank:
         scenario = scenario_from_json(asked["scenario"])
         self.most = scenario.training.max_physical_batch
         self._device = use_device(asked["device"], scenario.training.threads, self._rank)
-        training.fits(asked["scenario"], self._device, asked["most"])
-        return training.rows_at(asked["scenario"], event_from_json(asked["event"]), self._device, model_P)
+        _pipelines.fits(asked["scenario"], self._device, asked["most"])
+        return _pipelines.rows_at(asked["scenario"], event_from_json(asked["event"]), self._device, model_P)
 
     def _begin(self, asked: Asked) -> None:
         """Take the pipeline that was measured, and give it where masks come from."""
         event, masks = event_from_json(asked["event"]), asked["masks"]
-        self._gradients = training.pipeline(asked["scenario"], event, self._device)
+        self._gradients = _pipelines.gradients_of(asked["scenario"], event, self._device)
         self._gradients.rows = asked["rows"]
         for layer in self._gradients.module.modules():
             if isinstance(layer, Dropout):

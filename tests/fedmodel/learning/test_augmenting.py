@@ -23,7 +23,7 @@ from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning import augmenting as module
 from fedmodel.learning.augmenting import augmenting, copies
 from fedmodel.learning.gradients.hooks import PerSample
-from fedmodel.learning.jobs.training import _gradients, _key
+from fedmodel.learning.jobs._pipelines import gradients_of, key_of
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -257,7 +257,7 @@ def test_views_share_the_room_of_a_physical_batch() -> None:
         settings = ["seed=3", f"data.augment={{crop=1, views={views}}}", "training.max_physical_batch=64"]
         scenario = read_scenario("digits", settings)
         event = DpSgdEvent(1.0, 1.0, 0.3, 3, denominator=60)
-        made = _gradients(*_key(scenario, event), CPU, 1.0)
+        made = gradients_of(*key_of(scenario, event), CPU, 1.0)
         rows.append((made.rows, made.views))
     assert rows == [(64, 1), (16, 3), (4, 16)]
 

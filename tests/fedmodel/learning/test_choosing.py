@@ -15,7 +15,7 @@ from fedmodel.config import read_scenario
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing
 from fedmodel.learning.gradients import kind
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.tasks.classification import cross_entropy
 from tests.fedmodel.learning.gradients.test_one_by_one import Asking, Gated
 from tests.fedmodel.learning.test_dp_sgd import FLAT
@@ -116,7 +116,7 @@ def test_memory_that_runs_out_says_nothing_of_a_kind(
 
 
 def test_a_choice_is_said_and_made_once(caplog: pytest.LogCaptureFixture) -> None:
-    training.forget_pipelines()
+    _pipelines.forget_pipelines()
     scenario = read_scenario("quickstart")
     with caplog.at_level(logging.INFO):
         first, second = (choosing.of_scenario(scenario, torch.device("cpu")) for _ in range(2))

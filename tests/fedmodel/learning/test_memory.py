@@ -20,7 +20,7 @@ from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import memory
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
-from fedmodel.learning.jobs import Question, Site, training
+from fedmodel.learning.jobs import Question, Site, _pipelines, training
 from fedmodel.learning.memory import held_at_most, most_rows, said_if_it_runs_out
 from fedmodel.learning.refusals import check_model
 from fedmodel.learning.tasks import objective
@@ -162,7 +162,7 @@ def scenario() -> Iterator[Callable[..., Scenario]]:
 
     yield made
     own_code.close()
-    training.forget_pipelines()
+    _pipelines.forget_pipelines()
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda one: type(one).__name__)

@@ -27,7 +27,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.inputs import tensors
-from fedmodel.learning.jobs import Observer, Question, Site, _rank, training
+from fedmodel.learning.jobs import Observer, Question, Site, _pipelines, _rank
 from fedmodel.learning.jobs.training import Answering
 from fedmodel.learning.models import build_model
 from fedmodel.learning.ranks import Pipeline, Ranks
@@ -105,7 +105,7 @@ def pipeline_of(scenario: Scenario) -> tuple[Pipeline, ClippedSum, Ranks]:
     question = Question(1, flatten(build_model(scenario.model, scenario.data.shape, 1)))
     rows, others, alike = job._measured(question, EVENT, torch.device("cpu"))
     assert others is not None
-    gradients = training.pipeline(alike.scenario, EVENT.times(1), torch.device("cpu"))
+    gradients = _pipelines.gradients_of(alike.scenario, EVENT.times(1), torch.device("cpu"))
     others.begin(alike, None, rows)
     return alike, gradients, others
 
@@ -219,7 +219,7 @@ def test_processes_that_compute_otherwise_at_fewer_rows_are_refused_before_a_rou
         return rows if float(gradients.parameters[0].detach().flatten()[0]) != LATER else 4
 
     monkeypatch.setattr(BookKeeping, "summed", otherwise)
-    monkeypatch.setattr(training, "check_received", fewer)
+    monkeypatch.setattr(_pipelines, "check_received", fewer)
     ranks.prepare(_rank.work)
     scenario = scenarios["mlp"]
     assert update(scenario, 2).tobytes() == alone["mlp"].tobytes()
@@ -233,8 +233,8 @@ def test_processes_that_compute_otherwise_at_fewer_rows_are_refused_before_a_rou
 def test_processes_that_measure_other_rows_train_nothing(
     scenarios: dict[str, Scenario], alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows_at = training.rows_at
-    monkeypatch.setattr(training, "rows_at", lambda *given: rows_at(*given) // 2)
+    rows_at = _pipelines.rows_at
+    monkeypatch.setattr(_pipelines, "rows_at", lambda *given: rows_at(*given) // 2)
     ranks.prepare(_rank.work)
     with pytest.raises(PrivacyError, match="measured 8, 4 rows for a physical batch"):
         update(scenarios["mlp"], 2)
@@ -330,7 +330,7 @@ def test_a_new_process_is_waited_for_by_how_long_was_measured_here_and_not_remem
         waited_s.append(seconds)
         return heard_or_gone(end, processes, seconds)
 
-    monkeypatch.setattr(training, "preflight", slow)
+    monkeypatch.setattr(_pipelines, "preflight", slow)
     monkeypatch.setattr(ranks, "heard_or_gone", noted)
     monkeypatch.setattr(ranks, "_TIMES_AS_LONG", 1000)
     with fresh():
@@ -386,10 +386,10 @@ def test_how_many_fit_in_memory_is_shared_out_and_agreed_on(
     alone: dict[str, np.ndarray], tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario = read_scenario(str(tiny_file), ["training.max_physical_batch=auto"])
-    monkeypatch.setattr(training, "most_rows", lambda *_: 31 if os.getpid() == ME else 1000)
+    monkeypatch.setattr(_pipelines, "most_rows", lambda *_: 31 if os.getpid() == ME else 1000)
     with fresh():
         assert update(scenario, 1).shape
-        assert training._KEPT[torch.device("cpu")][1].rows == 16
+        assert _pipelines._KEPT[torch.device("cpu")][1].rows == 16
         ranks.prepare(_rank.work)
     with fresh():
         _, gradients, _ = pipeline_of(scenario)

@@ -27,7 +27,7 @@ from fedmodel.learning.conformance import _spread, cancel, conforms, fill, hosti
 from fedmodel.learning.devices import use_device
 from fedmodel.learning.gradients import ClippedSum, hooks, physical_batch
 from fedmodel.learning.inputs import padded
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.precision import Precision, in_precision
 from fedmodel.learning.preflight import check_received, check_sums, preflight
@@ -98,7 +98,7 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
     scenario = read_scenario("hospitals", wanted)
     plan = plans.planned_event(scenario.plan("dune"))
     json, clip = scenario.model_dump_json(), plan.max_grad_norm
-    gradients = training._built(json, plan, torch.device("cpu"), clip, ())  # one of its own
+    gradients = _pipelines._built(json, plan, torch.device("cpu"), clip, ())  # one of its own
     assert gradients.rows == {7: 4, 30: 16, 50: 32}[rows]
     x, y = batch(scenario.data.shape, 165, seed=2)
     for seed in range(5):

@@ -27,7 +27,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import packing
-from fedmodel.learning.jobs import _rank, training
+from fedmodel.learning.jobs import _pipelines, _rank, training
 from fedmodel.learning.keeping import Kept
 from fedmodel.learning.ranks import Ranks
 from fedmodel.ledger import Ledger, Run, Standing
@@ -262,9 +262,9 @@ def test_what_was_found_out_under_a_fault_is_forgotten() -> None:
     scenario = selftest.scenario("full")
     event = DpSgdEvent(2.0, 1.0, 1.0, 4, 20)
     with fresh(), mutations.without_preflight(), mutations.clip_missing():
-        training._preflight_once(scenario.model_dump_json(), event, torch.device("cpu"))
-        assert training._preflight_once.cache_info().currsize == 1
-    assert training._preflight_once.cache_info().currsize == 0
+        _pipelines._preflight_once(scenario.model_dump_json(), event, torch.device("cpu"))
+        assert _pipelines._preflight_once.cache_info().currsize == 1
+    assert _pipelines._preflight_once.cache_info().currsize == 0
 
 
 def test_a_fault_that_does_nothing_is_not_caught(

@@ -20,7 +20,7 @@ import pytest
 
 from fedmodel.config import Scenario, read_scenario, reading
 from fedmodel.learning import vectors
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.stacked import Stack
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import event_from_json
@@ -71,8 +71,8 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         mock.patch.object(tomllib, "loads", counting("TOML parsed", tomllib.loads)),
         mock.patch.object(reading, "_validate", counting("scenarios validated", reading._validate)),
         mock.patch.object(Scenario, "model_dump_json", counting("scenarios written", Scenario.model_dump_json)),
-        mock.patch.object(training, "_built", counting("models built", training._built)),
-        mock.patch.object(training, "_measured", counting("models measured", training._measured)),
+        mock.patch.object(_pipelines, "_built", counting("models built", _pipelines._built)),
+        mock.patch.object(_pipelines, "_measured", counting("models measured", _pipelines._measured)),
         mock.patch.object(grid, "_delivered", counting("messages", grid._delivered)),
         mock.patch.object(json, "loads", counting("JSON parsed", json.loads)),
         mock.patch.object(vectors, "load", counting("models loaded", vectors.load)),

@@ -27,7 +27,7 @@ from clients import hiding
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
-from fedmodel.learning.jobs.training import forget_pipelines
+from fedmodel.learning.jobs._pipelines import forget_pipelines
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision import provision, read_kit
 from fedmodel.system.durable import held

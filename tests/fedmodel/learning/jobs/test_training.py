@@ -25,7 +25,7 @@ from fedmodel.learning import choosing, devices, refusals
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
-from fedmodel.learning.jobs import Carried, Serving, State, training
+from fedmodel.learning.jobs import Carried, Serving, State, _pipelines, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.precision import Rounded
 from fedmodel.learning.vectors import flatten
@@ -81,12 +81,12 @@ def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
 
         return noted
 
-    for builder in (training, choosing, refusals):
+    for builder in (_pipelines, choosing, refusals):
         monkeypatch.setattr(builder, "build_model", building)
-    monkeypatch.setattr(training, "check_device", noting("device", training.check_device))
-    monkeypatch.setattr(training, "most_rows", noting("memory", lambda *_: 5))
-    monkeypatch.setattr(training, "preflight", noting("preflight", training.preflight))
-    monkeypatch.setattr(training, "check_received", noting("received", training.check_received))
+    monkeypatch.setattr(_pipelines, "check_device", noting("device", _pipelines.check_device))
+    monkeypatch.setattr(_pipelines, "most_rows", noting("memory", lambda *_: 5))
+    monkeypatch.setattr(_pipelines, "preflight", noting("preflight", _pipelines.preflight))
+    monkeypatch.setattr(_pipelines, "check_received", noting("received", _pipelines.check_received))
     monkeypatch.setattr(DpSgd, "step", noting("step", DpSgd.step))
     try:
         with fresh():
@@ -172,7 +172,7 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
         raise PrivacyError("measured")
 
     with fresh():
-        monkeypatch.setattr(training, "preflight", refuses)
+        monkeypatch.setattr(_pipelines, "preflight", refuses)
         with pytest.raises(PrivacyError, match="measured"):
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
 
@@ -187,7 +187,7 @@ def test_a_device_on_which_noise_is_not_exact_is_refused_before_a_silo_charges(
         raise PrivacyError("noise computed on cpu is 9 times as far from a Gaussian")
 
     with fresh():
-        monkeypatch.setattr(training, "check_device", refuses)
+        monkeypatch.setattr(_pipelines, "check_device", refuses)
         with pytest.raises(PrivacyError, match="9 times as far"):
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
     assert asked == ["cpu"]
@@ -200,7 +200,7 @@ def test_a_model_is_refused_by_its_layers_name_before_a_silo_charges(
         raise PrivacyError("the layer '1' (BatchNorm1d) couples records")
 
     with fresh():
-        monkeypatch.setattr(training, "check_model", refuses)
+        monkeypatch.setattr(_pipelines, "check_model", refuses)
         with pytest.raises(PrivacyError, match="couples records"):
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
 
@@ -221,7 +221,7 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
         rows.append(self.gradients.rows)
         real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "check_received", look)
+    monkeypatch.setattr(_pipelines, "check_received", look)
     monkeypatch.setattr(DpSgd, "step", noted)
     with fresh():
         for seed in (1, 2, 1):
@@ -237,9 +237,9 @@ def test_runs_that_differ_in_their_seed_alone_are_measured_once(
 ) -> None:
     """Not those that differ in what is trained or charged."""
     measured: list[float] = []
-    real = training.preflight
+    real = _pipelines.preflight
     monkeypatch.setattr(
-        training, "preflight", lambda *given: (measured.append(given[0].max_grad_norm), real(*given))[1]
+        _pipelines, "preflight", lambda *given: (measured.append(given[0].max_grad_norm), real(*given))[1]
     )
     with fresh():
         for settings in (["seed=1"], ["seed=2"], ["seed=2", "training.loss=mse"]):
@@ -269,7 +269,7 @@ def test_how_many_records_fit_is_found_once_and_before_any_is_read(
         rows.add(self.gradients.rows)
         real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "most_rows", found)
+    monkeypatch.setattr(_pipelines, "most_rows", found)
     monkeypatch.setattr(Silo, "records", read)
     monkeypatch.setattr(DpSgd, "step", noted)
     with fresh():
@@ -289,7 +289,7 @@ def test_where_memory_runs_out_before_the_charge_and_after_it(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with fresh(), monkeypatch.context() as patch:
-        patch.setattr(training, "preflight", runs_out)
+        patch.setattr(_pipelines, "preflight", runs_out)
         with pytest.raises(ConfigError, match=r'set training\.max_physical_batch to less than 512, or "auto"'):
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
     monkeypatch.setattr(DpSgd, "step", runs_out)
@@ -346,7 +346,7 @@ def test_a_layer_that_only_a_silos_own_records_skip_is_no_refusal_of_the_preflig
 
     real = Silo.records
     monkeypatch.setattr(Silo, "records", read)
-    for builder in (training, choosing, refusals):
+    for builder in (_pipelines, choosing, refusals):
         monkeypatch.setattr(builder, "build_model", building)
     asked = TrainRequest(1, flatten(building(scenario.model, scenario.data.shape, 1)))
     with fresh():
@@ -375,7 +375,7 @@ def test_a_model_is_built_once_for_all_that_a_request_is_asked_and_measured_for(
         built.append(1)
         return build_model(*arguments, **how)
 
-    monkeypatch.setattr(training, "build_model", counted)
+    monkeypatch.setattr(_pipelines, "build_model", counted)
     with fresh():
         for number, event in enumerate((EVENT, EVENT, replace(EVENT, denominator=12), EVENT)):
             checked(silo(tiny, tmp_path), replace(event, steps=9), request(tiny, seed=number))
@@ -388,13 +388,13 @@ def test_what_hangs_on_the_pipeline_alone_is_measured_once_for_runs_that_differ_
     tiny: Scenario, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[str] = []
-    real = training.preflight
+    real = _pipelines.preflight
 
     def noted(*given: Any) -> int:
         measured.append("once")
         return real(*given)
 
-    monkeypatch.setattr(training, "preflight", noted)
+    monkeypatch.setattr(_pipelines, "preflight", noted)
     with fresh():
         for settings, times in (([], 1), (["rounds=3", "seed=6"], 1), (["training.max_physical_batch=8"], 2)):
             other = read_scenario(str(tiny_file), settings)
@@ -402,7 +402,7 @@ def test_what_hangs_on_the_pipeline_alone_is_measured_once_for_runs_that_differ_
             assert len(measured) == times
         checked(silo(tiny, tmp_path), replace(EVENT, noise_multiplier=3.0), request(tiny))
         assert len(measured) == 3
-        training.forget_pipelines()
+        _pipelines.forget_pipelines()
         checked(silo(tiny, tmp_path), EVENT, request(tiny))
         assert len(measured) == 4
 
@@ -422,7 +422,7 @@ def test_a_baseline_trains_on_the_model_that_its_private_figures_were_measured_o
         clips.append((self.gradients.max_grad_norm, self.gradients.unit))
         real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "build_model", counted)
+    monkeypatch.setattr(_pipelines, "build_model", counted)
     monkeypatch.setattr(DpSgd, "step", noted)
     monkeypatch.setattr(training, "_check_simulated", lambda _: None)
     plain = UnprotectedEvent(None, 0.5, 1, 10, "os")
@@ -469,7 +469,7 @@ def test_a_round_builds_no_model_and_does_no_work_twice(
             checked(acting, event, one)
             measured, counts["passes"] = counts["passes"], 0
             trained(acting, event, one)
-            ((_, gradients),) = training._KEPT.values()
+            ((_, gradients),) = _pipelines._KEPT.values()
             rows = gradients.rows
             assert counts["passes"] == sum(-(-drawn // rows) for drawn in lots)
             assert counts["noise"] == event.steps * parameters
@@ -604,8 +604,8 @@ def test_a_silo_trains_in_bf16_where_the_scenario_says_so(
     """An update is float32 and nearly the same, canaries' block stays float32 whatever the model does."""
     event = replace(EVENT, noise_source="seeded-unsafe")
     found, looked = {}, []
-    monkeypatch.setattr(training, "check_precision", lambda said, _: looked.append(said))
-    monkeypatch.setattr(training, "tell_if_no_faster", lambda module, _: looked.append(type(module)))
+    monkeypatch.setattr(_pipelines, "check_precision", lambda said, _: looked.append(said))
+    monkeypatch.setattr(_pipelines, "tell_if_no_faster", lambda module, _: looked.append(type(module)))
     with fresh(), caplog.at_level(logging.INFO):
         for said in ("float32", "bf16"):
             scenario = read_scenario(str(tiny_file), [f"training.precision={said}"])
@@ -613,7 +613,7 @@ def test_a_silo_trains_in_bf16_where_the_scenario_says_so(
         assert 'gradients = "auto" is book-keeping, in bf16' in caplog.messages
         pipeline = plans.pipeline_event(scenario.plan("north"), event)
         wrappers = (Block(3),) if probed else ()
-        module = training._built(scenario.model_dump_json(), pipeline, torch.device("cpu"), 1.0, wrappers).module
+        module = _pipelines._built(scenario.model_dump_json(), pipeline, torch.device("cpu"), 1.0, wrappers).module
     assert looked[2:] == ["bf16", Rounded]  # once each, after what the run in float32 asked
     assert found["bf16"].dtype == np.float32
     assert 0 < np.abs(found["bf16"] - found["float32"]).max() < 2.0**-6
