@@ -24,7 +24,7 @@ from fedmodel.kinds import own_code
 from fedmodel.system.environment import SWITCHES
 from scenarios.cli.main import app as entry
 from scenarios.drafts.flower import project_text
-from scenarios.face.objects import Objects
+from scenarios.face.said import Objects
 
 PAGE = (Path(__file__).parents[1] / "docs" / "from-flower.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 import fedmodel as fm
 from fedmodel.config import Scenario
 from fedmodel.kinds import own_code
-from scenarios.face.objects import Objects
+from scenarios.face.said import Objects
 
 PAGE = (Path(__file__).parents[1] / "docs" / "from-opacus.md").read_text(encoding="utf-8")
 ROWS = [

@@ -10,181 +10,30 @@ where that is not said. The number is public from then on. Whoever may not tell 
 
 from __future__ import annotations
 
-import copy
 import math
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
-from functools import partial
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.own_code import OF_A_SCRIPT
 from fedmodel.kinds.section import Section
 from scenarios.face.bases import Base, texts_alone, texts_of
+from scenarios.face.naming import DATA, by_name, is_module, metrics_of, name_of, strategy_name
+from scenarios.face.said import check_said
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Objects(TypedDict, total=False):
-    """What a scenario is made from; `fedmodel.simulate` says what each is."""
-
-    model: Required[Callable[..., nn.Module] | nn.Module | Base]
-    model_args: Mapping[str, Any]
-    weight_standardization: bool
-    train: Required[Any]
-    test: Any
-    label: str
-    labels: Sequence[str]
-    person: str
-    task: str
-    target_range: tuple[float, float]
-    held_out: float
-    loss: str | Callable[..., Any]
-    metrics: Sequence[str | Callable[..., Any]]
-    silos: int | Sequence[str]
-    partition: Section
-    augment: Mapping[str, Any]
-    cohort: int
-    rounds: Required[int]
-    epsilon: float
-    noise_multiplier: float
-    unit: str
-    max_records: int
-    delta: Required[float]
-    max_grad_norm: Required[float]
-    sample_rate: Required[float]
-    expected_batch_size: int
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    local_steps: int
-    local_epochs: int
-    proximal: float
-    schedule: Mapping[str, Any]
-    lots: Sequence[Mapping[str, Any]]
-    ema_decay: float
-    gradients: str
-    max_physical_batch: int | Literal["auto"]
-    threads: int | Literal["auto"]
-    precision: str
-    strategy: str | Callable[..., Any]
-    strategy_options: Mapping[str, bool | int | float | str]
-    min_silos: int
-    seed: int
-    name: str
-
-
-WHY: Final = {
-    "epsilon or noise_multiplier": "how much a record may show",
-    "delta": "with what probability the bound may fail",
-    "max_grad_norm": "how far one record moves a step",
-    "sample_rate": "each record's chance to be in a step's lot",
-}
-"""What has no default, and what it decides."""
-_LISTED: Final = (list, tuple, np.ndarray)
-_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
-    **dict.fromkeys(("sample_rate", "held_out", "learning_rate"), ((Real,), "a number, such as 0.1")),
-    **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
-    "schedule": ((Mapping,), 'a dictionary, such as {"decay": "cosine"}'),
-    "lots": ((list, tuple), 'a list, such as [{"from_round": 6, "times": 2}]'),
-    "augment": ((Mapping,), 'a dictionary, such as {"flip": "horizontal", "views": 4}'),
-    **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
-    "silos": ((Integral, *_LISTED), "how many, or a list of names"),
-}
-"""What is computed with here; of the rest the scenario's own sections say what is wanted."""
 HELD_OUT: Final = 0.2
 LEARNING_RATE: Final = 0.1
 _STEPS: Final = ("ema_decay", "gradients", "max_physical_batch", "threads")  # as the section `training` calls them
 _ROUNDED: Final = 1e-9  # so that a product which is a whole number stays one
-_DATA: Final = f"{OF_A_SCRIPT}:data"
 _starts: Final[list[TemporaryDirectory[str]]] = []
-
-
-def check_said(said: Mapping[str, Any]) -> None:
-    """Refuse what is missing or unknown, before anything is looked at.
-
-    Raises:
-        ConfigError: With all that is missing, and why none of it is guessed.
-        TypeError: When an argument has a name that is not known.
-    """
-    known = Objects.__annotations__
-    for name in said:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise TypeError(f"{name!r} is no argument of a simulation of your own objects; {hint}")
-    for name, (kinds, wanted) in _KINDS.items():
-        found = said.get(name)
-        if found is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
-            raise ConfigError(f"{name} is a {type(found).__name__}; give {wanted}")
-    if not isinstance(strategy := said.get("strategy") or "", str) and not callable(strategy):
-        raise ConfigError(
-            f"strategy is a {type(strategy).__name__}; give a name, or a class or a function that makes one"
-        )
-    for name in ("model", "train", "rounds"):
-        if said.get(name) is None:
-            raise ConfigError(f"{name} is missing; a simulation of your own objects needs model, train and rounds")
-    lacking = {
-        name: why for name, why in WHY.items() if all(said.get(word) is None for word in name.split() if word != "or")
-    }
-    if lacking:
-        told = ", ".join(f"{name} ({why})" for name, why in lacking.items())
-        raise ConfigError(
-            f"a privacy claim needs {told}: say {'it' if len(lacking) == 1 else 'them'}; nothing is guessed"
-        )
-    if said.get("epsilon") is not None and said.get("noise_multiplier") is not None:
-        raise ConfigError("give one of epsilon and noise_multiplier, not both: each decides the other")
-
-
-def named_objects(said: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-    """Return, by the name that the scenario calls it, each object of the script that only this process has."""
-    model = said["model"]
-    train, test = _records_of(said)
-
-    def data() -> Any:
-        return train if test is None else {"train": train, "test": test}
-
-    found: dict[str, Callable[..., Any]] = {_DATA: data}
-    if isinstance(model, Base):
-        pass  # which the scenario knows by its hash
-    elif _is_module(model):
-        found[name_of(type(model), "model", alone=True)] = maker_of(model)
-    elif callable(model):
-        found[name_of(model, "model")] = model
-    if callable(strategy := said.get("strategy")):
-        found[_strategy_name(strategy)] = strategy
-    for one in (said.get("loss"), *_metrics(said)):
-        if one is not None and not isinstance(one, str):
-            name, function = _by_name(one), _as_function(one)
-            if found.get(name, one) is not one and getattr(found[name], "func", None) is not one:
-                raise ConfigError(f"two functions would be called {name!r}; write each with def, by a name of its own")
-            found[name] = function
-    return found
-
-
-def _records_of(said: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return train and test, whose texts are tokens of a base if they are given to one."""
-    train, test, texts = texts_alone(said["train"]), texts_alone(said.get("test")), texts_of(said)
-    if texts is None:
-        return train, test
-    read = [texts.read(one, f"train[{at}]") for at, one in enumerate(train)] if isinstance(train, list) else None
-    return read or texts.read(train, "train"), None if test is None else texts.read(test, "test")
-
-
-def maker_of(model: Callable[..., nn.Module] | nn.Module) -> Callable[..., nn.Module]:
-    """Return what makes a model, the same each time it is called: of a module, copies."""
-    if isinstance(model, type) or not _is_module(model):
-        return cast("Callable[..., nn.Module]", model)
-    return partial(copy.deepcopy, cast("nn.Module", model))
 
 
 def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,27 +69,9 @@ def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
             "expected_batch_size": batch,
         },
     }
-    if metrics := _metrics(said):
-        document["metrics"] = [_by_name(one) for one in metrics]
+    if metrics := metrics_of(said):
+        document["metrics"] = [by_name(one) for one in metrics]
     return document | _chosen(said, "seed")
-
-
-def name_of(thing: Any, otherwise: str, *, alone: bool = False) -> str:
-    """Return how a scenario names an object: "module:name" where others can import it, and else "script:name".
-
-    Args:
-        thing: A function or a class.
-        otherwise: Its name where it has none, such as a lambda.
-        alone: Whether what is meant is an object of this process, whatever class can be imported.
-    """
-    module, name = getattr(thing, "__module__", None), str(getattr(thing, "__qualname__", otherwise))
-    found: Any = None if module in (None, "__main__") or alone else sys.modules.get(str(module))
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is thing:
-        return f"{module}:{name}"
-    last = name.rpartition(".")[2]
-    return f"{OF_A_SCRIPT}:{last if last.isidentifier() else otherwise}"
 
 
 def _silos(said: Mapping[str, Any]) -> list[str]:
@@ -271,7 +102,7 @@ def _model(said: Mapping[str, Any]) -> dict[str, Any]:
         if arguments or standardised:
             raise ConfigError("model_args and weight_standardization are of a model of your own, and model is a base")
         return model.section()
-    if not _is_module(model):
+    if not is_module(model):
         if not callable(model):
             raise ConfigError(
                 f"model is a {type(model).__name__}; give a class, a function that makes one, a module, or fm.Base"
@@ -299,7 +130,7 @@ def _kept_start(module: nn.Module) -> Path:
 
 def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     """Return the section `data`; where nothing is said of a partition, each silo is dealt its largest lot at least."""
-    found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person", "task")}
+    found: dict[str, Any] = {"source": "own", "use": DATA, **_chosen(said, "label", "person", "task")}
     if isinstance(base := said["model"], Base):
         texts = texts_of(said)
         found = {"task": base.learns, **found, **({} if texts is None else texts.declared())}
@@ -325,14 +156,14 @@ def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
 def _federation(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said of the section `federation`."""
     found = _chosen(said, "cohort", "min_silos", "strategy", "strategy_options")
-    made: dict[str, Callable[[Any], Any]] = {"strategy_options": dict, "strategy": _strategy_name}
+    made: dict[str, Callable[[Any], Any]] = {"strategy_options": dict, "strategy": strategy_name}
     return {key: made[key](value) if key in made else value for key, value in found.items()}
 
 
 def _training(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `training`: plain SGD, and an epoch a round, where nothing else is said."""
     found = {
-        "loss": _by_name(said.get("loss", "cross-entropy")),
+        "loss": by_name(said.get("loss", "cross-entropy")),
         "optimizer": said.get("optimizer", "sgd"),
         "learning_rate": float(said.get("learning_rate", LEARNING_RATE)),
         **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal", "precision", *_STEPS),
@@ -370,47 +201,6 @@ def _records(train: Any) -> int:
             f"train is a {type(train).__name__}, which does not say how many records it has; give a map-style Dataset,"
             " a pair (x, y) of arrays, a frame, or a list with one of them for each silo"
         ) from None
-
-
-def _metrics(said: Mapping[str, Any]) -> tuple[str | Callable[..., Any], ...]:
-    """Return the figures that are asked for; one alone is one."""
-    metrics = said.get("metrics") or ()
-    return (metrics,) if isinstance(metrics, str) or callable(metrics) else tuple(metrics)
-
-
-def _by_name(function: str | Callable[..., Any]) -> str:
-    if isinstance(function, str):
-        return function
-    if _is_module(function):
-        return name_of(type(function), "function", alone=True)
-    return name_of(function, "function")
-
-
-def _strategy_name(strategy: str | Callable[..., Any]) -> str:
-    return strategy if isinstance(strategy, str) else name_of(strategy, "strategy")
-
-
-def _as_function(function: Any) -> Callable[..., Any]:
-    """Return what computes a loss or a figure: of a module of torch's, such as `CrossEntropyLoss`, a call of it.
-
-    Raises:
-        ConfigError: When it learns something itself, or gives one loss for all records.
-    """
-    if not _is_module(function):
-        return cast("Callable[..., Any]", function)
-    called = type(function).__name__
-    if next(iter(function.parameters()), None) is not None:
-        raise ConfigError(f"{called} has parameters of its own, which no silo trains; put them into the model")
-    if getattr(function, "reduction", "none") != "none":
-        raise ConfigError(
-            f"{called} with reduction {function.reduction!r} gives one number for all records, where each needs its"
-            f' own; make it with reduction="none", or give lambda output, target: ... that returns one a record'
-        )
-    return partial(function)
-
-
-def _is_module(model: Any) -> bool:
-    return not isinstance(model, type) and hasattr(model, "state_dict") and hasattr(model, "parameters")
 
 
 def _chosen(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from fedmodel import config
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.system.durable import failed, replace_file
-from scenarios.face.objects import Objects, document_of, maker_of, named_objects
+from scenarios.face.naming import maker_of, named_objects
+from scenarios.face.objects import document_of
+from scenarios.face.said import Objects
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ from typing import Any, Unpack, overload
 
 from fedmodel import config
 from fedmodel.errors import ConfigError
-from scenarios.face.objects import Objects
 from scenarios.face.run import Run
+from scenarios.face.said import Objects
 from scenarios.face.scenario import Scenario, listed
 from scenarios.face.watching import goes_on, watching
 

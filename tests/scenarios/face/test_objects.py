@@ -20,8 +20,9 @@ import fedmodel as fm
 from fedmodel.data import held_out_records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
-from scenarios.face.objects import Objects, document_of
+from scenarios.face.objects import document_of
 from scenarios.face.run import Run
+from scenarios.face.said import Objects
 from scenarios.face.simulating import simulate
 from scenarios.simulation.prepared import prepare
 from tests.scenarios.face.test_run import interrupted
