@@ -7,7 +7,8 @@ Elsewhere: a kit that others can read, one that runs already, another party's ki
 with old keys (`test_start`); a SuperNode that has a key twice or a signature of another hour (`test_runtime`); all that
 can be wrong with a certificate (`tests/fedmodel/crypto/test_transport.py`).
 
-One server and three silos serve all tests of this file. The last two tests start other servers in its place.
+One server and three silos serve all tests of this file. The last two tests start other servers in its place. The first
+silo trains in two processes, so that the code of those is looked at too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ NAMES = ("north", "south", "west")
 PUBLIC = ("roster.json", "revoked.pem")
 # Each takes a process that imports everything, or two: what another test says of the same refusal is enough every day.
 SLOW = pytest.mark.slow
+SETTINGS = ["federation.round_timeout_s=20.0", "training.max_physical_batch=4"]
 LONG_AGO = datetime.now(UTC) - timedelta(days=500)
 
 
@@ -49,11 +51,14 @@ def scenario_of(folder: Path, *settings: str) -> Scenario:
     path = folder / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     budgets = ",".join(f"{name}=200.0" for name in NAMES)
-    return read_scenario(str(path), [f"budgets={{{budgets}}}", "federation.round_timeout_s=20.0", *settings])
+    return read_scenario(str(path), [f"budgets={{{budgets}}}", *SETTINGS, *settings])
 
 
 class Served:
-    """A server with three silos that are up, one of which knows another server; and a fourth silo's kit."""
+    """A server with three silos that are up, one of which knows another server; and a fourth silo's kit.
+
+    One of them trains in two processes, in which each step has several physical batches.
+    """
 
     def __init__(self, folder: Path) -> None:
         scenario = scenario_of(folder)
@@ -63,6 +68,8 @@ class Served:
         told = scenario.model_dump(mode="json", exclude_none=True)
         self.file.write_text(tomli_w.dumps(told), encoding="utf-8")
         self._add_east(scenario)
+        law = self.kit("north") / "silo.toml"
+        law.write_text(f"processes = 2\n{law.read_text()}")
         law = self.kit("west") / "silo.toml"
         text = law.read_text()
         law.write_text(re.sub(r'servers = \[\s*"[0-9a-f]{64}"', f'servers = ["{"5a" * 32}"', text, count=1))
@@ -265,6 +272,16 @@ def test_a_scenario_that_asks_for_more_than_the_law_allows(more: str, served: Se
     for silo, size in logs.items():
         assert "PolicyRefused: " in served.logged(silo)[size:]
     assert served.charges() == before
+
+
+def test_a_silo_of_several_processes_was_in_every_sum_and_charged_once_for_each(
+    served: Served, meanwhile: Party
+) -> None:
+    del meanwhile
+    assert "this silo trains in 2 processes" in served.deployment.parties["north"].log("executor")
+    assert [line["round"] for line in served.deployment.metrics() if "north" not in line["dropouts"]] == [1, 2]
+    rounds = [one.round for one in served.deployment.ledger("north").entries if one.kind == "charge"]
+    assert rounds == [1, 2]
 
 
 def test_another_runs_questions(served: Served) -> None:
