@@ -4,8 +4,8 @@ Server, TLS, supervisors, secure aggregation and noise are real. The process tha
 step first, by what Python runs as it starts: so the kill comes after the charge and before the end of the sum, however
 fast the machine is. It is killed from outside, with SIGKILL.
 
-That several processes release to the bit what one does: `tests/fedmodel/learning/test_ranks.py`. A whole run with such a
-silo is among the ordinary tests: `test_refusals`.
+That several processes release to the bit what one does: `tests/fedmodel/learning/test_ranks.py`. A whole run with
+such a silo is among the ordinary tests: `test_refusals`.
 """
 
 from __future__ import annotations
