@@ -28,7 +28,7 @@ the model, P parameters, N records of all silos.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -45,7 +45,11 @@ from fedmodel.learning.tasks import RecordLoss
 
 MOST_ROWS: Final = CHAIN - 2  # of a physical batch, with what is carried into its sum
 _SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and of the factor itself
-_BETWEEN: Final = (nn.Flatten, nn.ReLU, nn.Tanh)
+_BACK: Final[Mapping[type[nn.Module], Callable[[Tensor, Tensor], Tensor]]] = {
+    nn.ReLU: lambda grad, output: torch.ops.aten.threshold_backward(grad, output, 0),
+    nn.Tanh: torch.ops.aten.tanh_backward,
+}  # from the gradient at what a layer put out, and that
+_BETWEEN: Final = (nn.Flatten, *_BACK)
 
 
 def why_not_stacked(module: nn.Module) -> str:
@@ -74,9 +78,12 @@ class Stack(nn.Module):
         super().__init__()
         assert isinstance(module, nn.Sequential)  # noqa: S101 - `why_not_stacked` has looked
         self._layers = list(module)
-        self.stacked = nn.ParameterList(
+        # In a list of Python's: a `ParameterList` takes as long to be made as a step's products.
+        self.stacked = [
             nn.Parameter(one.detach().to(dtype).expand(silos, *one.shape).clone()) for one in module.parameters()
-        )
+        ]
+        for place, parameter in enumerate(self.stacked):
+            self.register_parameter(f"stacked_{place}", parameter)
 
     def load(self, model_P: Tensor) -> None:
         """Give every silo the same parameters."""
@@ -91,33 +98,54 @@ class Stack(nn.Module):
         """Return every silo's parameters, `(S, P)`."""
         return torch.cat([one.detach().flatten(1) for one in self.stacked], dim=1)
 
-    def factors(self, x_SB: Tensor, y_SB: Tensor, losses: RecordLoss) -> list[tuple[Tensor, Tensor]]:
+    @torch.no_grad()
+    def factors(self, x_SB: Tensor, y_SB: Tensor, losses: RecordLoss, counts_SB: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return of each layer the gradient of each record's loss at what came out, and what went in.
+
+        The way back is written out, in the kernels that autograd would call, whose own cost is a fifth of a pass.
 
         Args:
             x_SB: Records of each silo, `(S, B, ...)`. Sensitive.
             y_SB: Their targets. Sensitive.
             losses: Of each record.
+            counts_SB: Which rows are records; the losses of others weigh nothing.
 
         Returns:
             `(S, B, p)` and `(S, B, d)` for each layer, in order; for the bias, a one stands behind what went in.
         """
-        inputs, outputs = [], []
+        inputs, came_by = list[Tensor](), list[tuple[type[nn.Module], Tensor]]()
         values = iter(self.stacked)
         hidden = x_SB.to(self.stacked[0].dtype).flatten(2)
         for layer in self._layers:
             if type(layer) is nn.Linear:
                 weight_Spd, bias_Sp = next(values).detach(), next(values).detach()
-                inputs.append(hidden.detach())
-                hidden = torch.baddbmm(bias_Sp[:, None], hidden, weight_Spd.mT).requires_grad_()
-                outputs.append(hidden)
+                inputs.append(hidden)
+                hidden = torch.baddbmm(bias_Sp[:, None], hidden, weight_Spd.mT)
+                came_by.append((nn.Linear, weight_Spd))
             elif type(layer) is not nn.Flatten:
                 hidden = layer(hidden)
-        loss_N = losses(hidden.flatten(0, 1), y_SB.flatten(0, 1))
-        if loss_N.shape != (x_SB.shape[0] * x_SB.shape[1],):
-            raise PrivacyError(f"the loss has shape {tuple(loss_N.shape)}, where each record needs one of its own")
-        grads = torch.autograd.grad(loss_N.sum(), outputs)
-        return list(zip(grads, inputs, strict=True))
+                came_by.append((type(layer), hidden))
+        grad, grads = _at_the_end(hidden, y_SB, losses, counts_SB), list[Tensor]()
+        for kind, value in reversed(came_by):
+            if kind is not nn.Linear:
+                grad = _BACK[kind](grad, value)
+                continue
+            grads.append(grad)
+            if len(grads) == len(inputs):
+                break
+            grad = torch.bmm(grad, value)
+        return list(zip(reversed(grads), inputs, strict=True))
+
+
+def _at_the_end(output_SBK: Tensor, y_SB: Tensor, losses: RecordLoss, counts_SB: Tensor) -> Tensor:
+    """Return the gradient of each record's loss at what the model made of it, `(S, B, K)`."""
+    output_NK = output_SBK.flatten(0, 1).requires_grad_()
+    with torch.enable_grad():
+        loss_N = losses(output_NK, y_SB.flatten(0, 1))
+    if loss_N.shape != output_NK.shape[:1]:
+        raise PrivacyError(f"the loss has shape {tuple(loss_N.shape)}, where each record needs one of its own")
+    (grad_NK,) = torch.autograd.grad(loss_N, output_NK, counts_SB.flatten().to(loss_N.dtype))
+    return grad_NK.view(output_SBK.shape)
 
 
 def clip_factors(layers: Sequence[tuple[Tensor, Tensor]], clip: float, counts_SB: Tensor) -> Tensor:
@@ -145,23 +173,37 @@ def weighed(layers: Sequence[tuple[Tensor, Tensor]], factor_SB: Tensor) -> list[
         layers: Of `Stack.factors`.
         factor_SB: Of `clip_factors`.
     """
-    sums = []
-    none_SB1 = (factor_SB == 0)[..., None]  # zero times infinity is NaN, so both sides of such a record are zeroed
-    for left_SBp, right_SBd in layers:
-        left = (left_SBp * factor_SB[..., None]).masked_fill_(none_SB1, 0.0)
-        sums += [left.mT @ right_SBd.double().masked_fill_(none_SB1, 0.0), left.sum(dim=1)]
-    return sums
+    factor_SB1 = factor_SB[..., None]
+    sides = [(left_SBp * factor_SB1, right_SBd.double()) for left_SBp, right_SBd in layers]
+    sums = _products(sides)
+    if _are_finite(sums):  # then a record with the factor 0 added zero
+        return sums
+    # Zero times infinity is NaN, so both sides of such a record are zeroed.
+    none_SB1 = factor_SB1 == 0
+    return _products([(left.masked_fill_(none_SB1, 0.0), right.masked_fill_(none_SB1, 0.0)) for left, right in sides])
 
 
 def unclipped(layers: Sequence[tuple[Tensor, Tensor]], counts_SB: Tensor) -> list[Tensor]:
     """Return each silo's sum of gradients that nothing bounds, in their own precision: of a baseline alone."""
-    sums = []
-    for left_SBp, right_SBd in layers:
-        left = left_SBp * counts_SB[..., None]
-        sums += [left.mT @ right_SBd, left.sum(dim=1)]
-    if all(bool(one.isfinite().all()) for one in sums):
+    sums = _products(layers)
+    if _are_finite(sums):
         return sums
     return weighed(layers, clip_factors(layers, math.inf, counts_SB))  # without the records that are not finite
+
+
+def _products(layers: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Return each silo's sum of its records' outer products, and that of their left sides, for each layer."""
+    sums = []
+    for left_SBp, right_SBd in layers:
+        # The longer side last: a product of few columns takes up to four times as long.
+        longer = left_SBp.shape[2] > right_SBd.shape[2]
+        sums += [(right_SBd.mT @ left_SBp).mT if longer else left_SBp.mT @ right_SBd, left_SBp.sum(dim=1)]
+    return sums
+
+
+def _are_finite(sums: Sequence[Tensor]) -> bool:
+    """Tell whether all numbers are finite: a sum over them is not where one is not."""
+    return bool(torch.stack([one.sum() for one in sums]).isfinite().all())
 
 
 def sums_of(
@@ -186,7 +228,7 @@ def sums_of(
             raise PrivacyError(
                 f"a physical batch has {x_SB.shape[1]} rows, and {MOST_ROWS} are added up exactly enough"
             )
-        layers = stack.factors(x_SB, y_SB, losses)
+        layers = stack.factors(x_SB, y_SB, losses, counts_SB)
         if math.isinf(clip):
             sums = unclipped(layers, counts_SB)
         else:
@@ -250,10 +292,11 @@ class OfOneSilo(BookKeeping):
         self._passes += 1
         generator = torch.Generator().manual_seed(self._passes)
         x_SB = torch.randn((self.silos, *x_B.shape), generator=generator).mul_(4.0 ** (self._passes % 5)).to(x_B)
-        y_SB = torch.stack([y_B.roll(place + self._passes, 0) for place in range(self.silos)])
+        turned_SB = torch.arange(self.rows) - torch.arange(self.silos)[:, None] - self._passes
+        y_SB = y_B[(turned_SB % self.rows).to(y_B.device)]
         x_SB[self._place], y_SB[self._place] = x_B, y_B
         counts_SB = torch.arange(self.rows, device=x_B.device).expand(self.silos, -1) < len(y_R)
-        layers = stack.factors(x_SB, y_SB, self.losses)
+        layers = stack.factors(x_SB, y_SB, self.losses, counts_SB)
         return layers, clip_factors(layers, self.clip, counts_SB)
 
     @property
@@ -263,7 +306,7 @@ class OfOneSilo(BookKeeping):
 
 
 def batches_of(
-    lot_L: NDArray[np.intp], owner_L: NDArray[np.intp], silos: int, rows: int
+    lot_L: NDArray[np.intp], owner_L: NDArray[np.intp], silos: int, rows: int, *, fitted: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Cut lots of several silos into physical batches.
 
@@ -272,13 +315,17 @@ def batches_of(
         owner_L: Whose each is, from 0. Sensitive.
         silos: S.
         rows: B.
+        fitted: Whether there are no more rows than the largest lot fills: at a shape that nobody measured, as in a
+            baseline, of which nothing is claimed.
 
     Yields:
         Indices, `(S, B)`, and which of them are records.
     """
     count_S = np.bincount(owner_L, minlength=silos)
     place_L = np.arange(len(lot_L)) - (np.cumsum(count_S) - count_S)[owner_L]
-    for start in range(0, int(count_S.max(initial=0)), rows):
+    most = int(count_S.max(initial=0))
+    rows = min(rows, most) if fitted else rows
+    for start in range(0, most, rows or 1):
         here_L = (place_L >= start) & (place_L < start + rows)
         index_SB, counts_SB = np.zeros((silos, rows), dtype=np.intp), np.zeros((silos, rows), dtype=bool)
         index_SB[owner_L[here_L], place_L[here_L] - start] = lot_L[here_L]

@@ -227,7 +227,7 @@ class Stacked:
     ) -> dict[str, NDArray[np.float32]]:
         """Return the updates of one stack: the loop of DP-SGD, top to bottom."""
         training = self._scenario.training
-        stack = Stack(self._module, group.silos, self._dtype).to(self._device)
+        stack = Stack(self._module, group.silos, self._dtype)
         stack.load(received_P)
         optimizer = build_optimizer(training, stack, training.rate(number, self._scenario.rounds))
         if training.keep_optimizer_state and lineage != FRESH:
@@ -240,7 +240,7 @@ class Stacked:
         with as_any_failure():
             for _ in range(group.steps):
                 lot_L, owner_L = draws.lots(group.event.sample_rate)
-                batches = self._batches(lot_L, owner_L, group.silos, rows)
+                batches = self._batches(lot_L, owner_L, group, rows)
                 sums = sums_of(stack, batches, self._losses, group.clip, group.unit)
                 for parameter, mean in zip(parameters, release(group.event, sums, noise), strict=True):
                     parameter.grad = mean.to(self._dtype)
@@ -251,10 +251,11 @@ class Stacked:
         return {silo: update_SP[place] for place, silo in enumerate(silos)}
 
     def _batches(
-        self, lot_L: NDArray[np.intp], owner_L: NDArray[np.intp], silos: int, rows: int
+        self, lot_L: NDArray[np.intp], owner_L: NDArray[np.intp], group: _Group, rows: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield physical batches of a lot."""
-        for index_SB, counts_SB in batches_of(lot_L, owner_L, silos, rows):
+        fitted = math.isinf(group.clip)
+        for index_SB, counts_SB in batches_of(lot_L, owner_L, group.silos, rows, fitted=fitted):
             index = index_SB.to(self._device)
             yield self._x_N[index], self._y_N[index], counts_SB.to(self._device)
 

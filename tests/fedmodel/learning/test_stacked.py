@@ -160,6 +160,10 @@ def test_lots_are_cut_into_batches_of_one_shape() -> None:
     assert [index[counts].tolist() for index, counts in found] == [[4, 9, 10, 30], [11]]
     assert {index.shape for index, _ in found} == {(4, 2)}
     assert list(batches_of(lot_L[:0], owner_L[:0], 4, 2)) == []
+    ((index, counts),) = batches_of(lot_L, owner_L, 4, 8, fitted=True)
+    assert index[counts].tolist() == lot_L.tolist()
+    assert index.shape == counts.shape == (4, 3)
+    assert list(batches_of(lot_L[:0], owner_L[:0], 4, 8, fitted=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,12 @@ def test_a_stack_is_given_one_vector(hidden: Scenario) -> None:
 def test_a_loss_that_is_not_a_records_own_is_refused(hidden: Scenario) -> None:
     _, stack = models(hidden, torch.float32)
     with pytest.raises(PrivacyError, match="each record needs one of its own"):
-        stack.factors(torch.zeros(5, 2, 4), torch.zeros(5, 2, dtype=torch.long), lambda output, _: output.mean(dim=0))
+        stack.factors(
+            torch.zeros(5, 2, 4),
+            torch.zeros(5, 2, dtype=torch.long),
+            lambda output, _: output.mean(dim=0),
+            torch.ones(5, 2, dtype=torch.bool),
+        )
 
 
 def test_no_lot_is_refused_and_of_many_batches_what_rounding_leaves_is_carried(hidden: Scenario) -> None:
