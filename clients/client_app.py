@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -43,6 +44,7 @@ from fedmodel import plans, wire
 from fedmodel.config.scenario import TRAINING
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.learning.job_names import check_jobs
+from fedmodel.learning.pattern import words_sent
 from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event, protects
@@ -68,7 +70,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
                 silo.open_own_code(str(context.run_config.get("own-code") or ""))
                 silo.know_bases(str(context.run_config.get("base") or ""))
                 answer = Message(handler(message, context, silo, asked), reply_to=message)
-                wire.check_leaves(message, answer, silo.scenario.federation.update_share)
+                wire.check_leaves(message, answer, partial(words_sent, silo.scenario))
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)

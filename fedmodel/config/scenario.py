@@ -82,10 +82,11 @@ class Scenario(Section):
             raise ValueError(reason)
         if self.privacy.baseline is not None and self.audit is not None:
             raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
-        if self.federation.update_share < 1 and self.audit is not None:
+        if self.federation.sends_part and self.audit is not None:
+            by = "update_share" if self.federation.update_rank is None else "update_rank"
             raise ValueError(
-                "federation.update_share sends a part of each update, and an audit holds sums to whole ones; leave one"
-                " of the two out"
+                f"federation.{by} sends a part of each update, and an audit holds sums to whole ones; leave one of the"
+                " two out"
             )
         schedule = self.training.schedule
         if schedule is not None and schedule.warm_up_rounds >= self.rounds:

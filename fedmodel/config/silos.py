@@ -22,6 +22,7 @@ LEAST_WEIGHT = 2.0**-20
 MOST_WEIGHT = 2.0**20
 LEAST_EFFECTIVE = 2.0
 LEAST_SHARE = 1e-4  # of an update: what is put back is multiplied with one over it, noise included
+MOST_RANK = 1024  # of an update: columns of a basis, of which each is made orthogonal to all before it
 
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 OptionValue = bool | int | float | Annotated[str, Field(max_length=100), AfterValidator(is_inert)]
@@ -40,13 +41,13 @@ def _names_a_strategy(value: str) -> str:
 
 
 class FederationConfig(Section, Later):
-    """Who takes part, and which share of an update is sent. Weights are public and never the number of records.
+    """Who takes part, and which part of an update is sent. Weights are public and never the number of records.
 
     `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody,
     and holds `strategy_options` to what that file declares. Or it names code of the user's own, at the server alone.
     """
 
-    LATER = ("strategy", "strategy_options", "update_share")
+    LATER = ("strategy", "strategy_options", "update_share", "update_rank")
 
     silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=_MOST_SILOS)]
     cohort: int | None = Field(default=None, ge=1)
@@ -57,6 +58,7 @@ class FederationConfig(Section, Later):
     strategy: Annotated[str, Field(max_length=200), AfterValidator(_names_a_strategy)] = "fedavg"
     strategy_options: Annotated[dict[OptionName, OptionValue], Field(max_length=_MOST_OPTIONS)] = {}
     update_share: float = Field(default=1.0, ge=LEAST_SHARE, le=1)
+    update_rank: int | None = Field(default=None, ge=1, le=MOST_RANK)
 
     @field_validator("silos", mode="before")
     @classmethod
@@ -90,12 +92,22 @@ class FederationConfig(Section, Later):
                 f"min_silos = {self.min_silos} is more than the cohort of {self.cohort_size}, so no round could count"
             )
         known_silos(self.weights, self.silos, "federation.weights")
+        if self.update_share < 1 and self.update_rank is not None:
+            raise ValueError(
+                f"update_share = {self.update_share:g} and update_rank = {self.update_rank} are two ways to send a part"
+                " of an update; leave one of them out"
+            )
         return self
 
     @cached_property
     def places(self) -> Mapping[str, int]:
         """Each silo's place among all: to look for one of thousands by name costs as many steps for each."""
         return MappingProxyType({silo: place for place, silo in enumerate(self.silos)})
+
+    @property
+    def sends_part(self) -> bool:
+        """Whether a part of each update is sent, and not all of it."""
+        return self.update_share < 1 or self.update_rank is not None
 
     @property
     def cohort_size(self) -> int:

@@ -3,6 +3,7 @@
 | Module         | Holds                                                                                        |
 |----------------|----------------------------------------------------------------------------------------------|
 | `primitives`   | hashes, Ed25519, X25519, HPKE, keystreams, each under its own label                          |
+| `public_draws` | uniform numbers from a public seed, alike in any version of any library                      |
 | `postquantum`  | ML-DSA-65, which signs beside Ed25519 if a federation asks for it                            |
 | `certificates` | X.509: the authority, what it issues and revokes; Flower's node keys                         |
 | `transport`    | TLS contexts from these certificates, and a line on why a connection failed                  |
@@ -50,6 +51,7 @@ from fedmodel.crypto.primitives import (
     verify,
     verify_note,
 )
+from fedmodel.crypto.public_draws import public_words
 from fedmodel.crypto.transport import client_context, explain_tls, server_context
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "load_node_key",
     "make_node_key",
     "not_valid_after",
+    "public_words",
     "random_bytes",
     "random_stream",
     "seal",

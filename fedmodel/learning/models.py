@@ -10,6 +10,7 @@ Shapes: B batch, K outputs.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -20,7 +21,7 @@ from fedmodel.config import ModelConfig, TrainingConfig
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.tasks import RecordLoss, objective
-from fedmodel.learning.vectors import parameter_count
+from fedmodel.learning.vectors import shapes
 
 
 def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
@@ -53,8 +54,17 @@ def parameters_of(config: ModelConfig, shape: DataShape) -> int:
     Raises:
         ConfigError: When the architecture does not fit the records.
     """
+    return sum(map(math.prod, parameter_shapes(config, shape)))
+
+
+def parameter_shapes(config: ModelConfig, shape: DataShape) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a model's trainable parameters, in their order, likewise.
+
+    Raises:
+        ConfigError: When the architecture does not fit the records.
+    """
     with outlined(config):
-        return parameter_count(build_model(config, shape, seed=0))
+        return shapes(build_model(config, shape, seed=0))
 
 
 def outlined(config: ModelConfig) -> AbstractContextManager[object]:

@@ -21,6 +21,11 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
+def shapes(module: nn.Module) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of the trainable parameters, in their order."""
+    return tuple(tuple(parameter.shape) for parameter in module.parameters() if parameter.requires_grad)
+
+
 def flatten(module: nn.Module) -> NDArray[np.float32]:
     """Return the trainable parameters as a new vector of shape `(P,)`."""
     parts = [p.detach().reshape(-1).cpu() for p in module.parameters() if p.requires_grad]

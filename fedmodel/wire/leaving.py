@@ -9,7 +9,7 @@ Guarantee, of an answer for which `check_leaves` returns:
 |-----------------------------|---------------------------------------------------------------------------|
 | records of the message      | those of answers of the question's kind, and no other                     |
 | fields of each              | exactly those that its kind has, each of its type                         |
-| the array of an update      | as many words as the question has, or the share of them that a scenario   |
+| the array of an update      | as many words as the question has, or the part of them that a scenario    |
 |                             | says is sent in training; finite where they are float32                   |
 
 Does NOT look at values: a figure that is hidden in the words of an update, or in the bytes of a key, is of the right
@@ -26,7 +26,6 @@ from flwr.app import Message
 
 from fedmodel.config import TRAINING
 from fedmodel.errors import ProtocolError
-from fedmodel.learning.pattern import words_sent
 from fedmodel.wire.messages import (
     ADVERT,
     COMMIT,
@@ -58,13 +57,13 @@ _READ: Final[Mapping[str, Callable[[Message], object]]] = {
 }
 
 
-def check_leaves(question: Message, answer: Message, share: float = 1.0) -> None:
+def check_leaves(question: Message, answer: Message, sent_of: Callable[[int], int] = int) -> None:
     """Refuse an answer that holds anything besides what an answer to its question holds.
 
     Args:
         question: As the silo got it, and read it.
         answer: What is to leave; no refusal.
-        share: Of an update, that is sent in a round of training.
+        sent_of: Returns how many words of an update are sent in a round of training; all of them by default.
 
     Raises:
         ProtocolError: What is wrong with it.
@@ -72,7 +71,7 @@ def check_leaves(question: Message, answer: Message, share: float = 1.0) -> None
     kind = question.metadata.message_type
     try:
         if kind == TRAIN:
-            _check_update(question, answer, share)
+            _check_update(question, answer, sent_of)
         elif kind in _READ:
             _READ[kind](answer)
         else:
@@ -81,12 +80,12 @@ def check_leaves(question: Message, answer: Message, share: float = 1.0) -> None
         raise ProtocolError(f"what was to be answered did not leave, it is no answer to {kind}: {error}") from error
 
 
-def _check_update(question: Message, answer: Message, share: float) -> None:
-    """Refuse what is no update of as many words as the question has, or of that share of them."""
+def _check_update(question: Message, answer: Message, sent_of: Callable[[int], int]) -> None:
+    """Refuse what is no update of as many words as the question has, or as are sent of them."""
     bits = ring_of(the_array(answer))
     words = len(read_train_reply(answer).update_P if bits is None else read_masked_reply(answer, bits).words_P)
     (asked,) = the_array(question).shape
-    due = words_sent(share, asked) if job_of(question) == TRAINING else asked
+    due = sent_of(asked) if job_of(question) == TRAINING else asked
     if words != due:
         of = "" if due == asked else f", of which {due} are sent"
         raise ProtocolError(f"it has {words} words where {asked} were asked about{of}")

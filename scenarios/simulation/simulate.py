@@ -85,6 +85,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     from fedmodel.learning.jobs import words_asked
     from fedmodel.learning.models import parameters_of, training_losses
     from fedmodel.learning.own_models import check_own_model
+    from fedmodel.learning.pattern import check_pattern
     from fedmodel.learning.refusals import check_model
     from fedmodel.learning.tasks import task_of
     from scenarios.simulation.first_step import check_first_step
@@ -100,6 +101,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     check_own_model(scenario.model, shape)
     parameters = parameters_of(scenario.model, shape)
     check_strategy(scenario, parameters)
+    check_pattern(scenario, parameters)
     training_losses(scenario.training, shape)
     for name in scenario.metrics:
         if name not in scenario.own_code.values():

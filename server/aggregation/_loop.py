@@ -225,7 +225,7 @@ class Aggregation(ABC, Generic[Answer]):
         taking = self.taking
         request, took = taking.lineages.named(request, opened.silos), []
         pattern = self._pattern(request)
-        words = len(request.model_P) if pattern is None else len(pattern.places_K)
+        words = len(request.model_P) if pattern is None else pattern.sent
         own = {
             silo: replace(request, shares=shares, known=taking.known_heads.known(silo))
             for silo, shares in opened.silos.items()

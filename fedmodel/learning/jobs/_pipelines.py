@@ -31,6 +31,7 @@ from fedmodel.learning.jobs import Vector, Wrapper
 from fedmodel.learning.lasting import Lasted
 from fedmodel.learning.memory import most_rows, one_pass
 from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.pattern import forget_shapes
 from fedmodel.learning.precision import check_precision, in_precision, tell_if_no_faster
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.learning.ranks import end as end_ranks
@@ -164,6 +165,7 @@ def forget_pipelines() -> None:
     _MEASURED.clear()
     alike.forget()
     choosing.forget()
+    forget_shapes()
     _KEPT.clear()
     _FITTING.clear()
     _SHARING.clear()

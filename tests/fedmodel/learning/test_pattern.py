@@ -1,25 +1,34 @@
-"""A pattern is every party's alike, as likely as any other of its size, and unbiased; what it leaves out stays."""
+"""A pattern is every party's alike, follows from what is public alone, and is of rounds of training."""
 
 from __future__ import annotations
 
 import hashlib
-from itertools import combinations
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError
-from fedmodel.learning.pattern import Pattern, _drawn, pattern_of, words_sent
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.learning.models import build_model, parameters_of
+from fedmodel.learning.pattern import Pattern, check_pattern, noise_grows, pattern_of, words_sent
+from fedmodel.learning.random_bases import Bases
+from fedmodel.learning.random_places import Places
+from fedmodel.learning.vectors import flatten
 from fedmodel.provision import scenario_hash
+from scenarios.simulation.simulate import check_scenario
 
 
 @pytest.fixture
 def quarter(tiny_file: Path) -> Scenario:
     return read_scenario(str(tiny_file), ["federation.update_share=0.25"])
+
+
+@pytest.fixture
+def rank_two(tiny_file: Path) -> Scenario:
+    return read_scenario(str(tiny_file), ["federation.update_rank=2", "model.hidden=[6]"])
 
 
 def drawn(scenario: Scenario, number: int, size: int) -> Pattern:
@@ -28,57 +37,83 @@ def drawn(scenario: Scenario, number: int, size: int) -> Pattern:
     return found
 
 
-@given(share=st.floats(1e-4, 1, exclude_max=True), size=st.integers(1, 3000))
-def test_as_many_words_as_the_share_says_are_sent_each_once(share: float, size: int) -> None:
-    kept = words_sent(share, size)
-    assert 1 <= kept <= size
-    assert kept == 1 or abs(kept - share * size) <= 0.5
-
-
 def test_a_pattern_hangs_on_seed_round_and_size_alone_and_is_frozen(quarter: Scenario) -> None:
     """A change here would leave silos of two versions with sums of words that do not belong together."""
     first = drawn(quarter, 1, 100_000)
+    assert isinstance(first, Places)
     assert len(first.places_K) == 25_000
     assert np.all(np.diff(first.places_K) > 0)
     assert hashlib.sha256(first.places_K.astype("<i8").tobytes()).hexdigest()[:16] == "60900651c888c3b1"
     masked = {"encryption": quarter.encryption.model_copy(update={"ring_bits": 8})}
     assert drawn(quarter.model_copy(update=masked), 1, 100_000).digest == first.digest
     for other in (drawn(quarter, 2, 100_000), drawn(quarter.model_copy(update={"seed": 6}), 1, 100_000)):
+        assert isinstance(other, Places)
         assert other.digest != first.digest
         # Two independent quarters have a quarter of a quarter in common, to five standard errors.
         assert abs(len(np.intersect1d(first.places_K, other.places_K)) - 6250) < 5 * 6250**0.5
 
 
-def test_each_set_of_places_is_as_likely_as_any_other() -> None:
-    found = [tuple(_drawn(2, 4, seed).places_K.tolist()) for seed in range(3000)]
-    for places in combinations(range(4), 2):
-        assert abs(found.count(places) - 500) < 5 * 500**0.5
+def test_bases_are_of_the_models_own_matrices_and_hang_on_seed_and_round(rank_two: Scenario) -> None:
+    module = build_model(rank_two.model, rank_two.data.shape, 1)
+    size = len(flatten(module))
+    first = drawn(rank_two, 1, size)
+    assert isinstance(first, Bases)
+    assert first.shapes == tuple(tuple(one.shape) for one in module.parameters()) == ((6, 4), (6,), (1, 6), (1,))
+    assert first.sent == words_sent(rank_two, size) == 6 * 2 + 6 + 2 + 1
+    assert noise_grows(rank_two, size) == (pytest.approx((24 * 2 + 6 * 3 + 7) / 37), 3.0)
+    masked = {"encryption": rank_two.encryption.model_copy(update={"ring_bits": 8})}
+    assert drawn(rank_two.model_copy(update=masked), 1, size).digest == first.digest
+    for other in (drawn(rank_two, 2, size), drawn(rank_two.model_copy(update={"seed": 6}), 1, size)):
+        assert other.digest != first.digest
+        assert not np.array_equal(other.take(flatten(module)), first.take(flatten(module)))
 
 
-def test_what_is_put_back_is_unbiased_and_zero_where_nothing_was_sent() -> None:
-    update_P = np.array([3.0, -1.0, 0.5, 2.0, 8.0, -4.0, 1.0, 0.25], dtype=np.float32)
-    total_P = np.zeros(8)
-    for seed in range(4000):
-        pattern = _drawn(2, 8, seed)
-        found_P = pattern.put(pattern.take(update_P))
-        assert np.flatnonzero(found_P).tolist() == pattern.places_K.tolist()
-        total_P += found_P
-    # A word is there in a quarter of the patterns, and then four times as large: its variance is three squares.
-    assert np.all(np.abs(total_P / 4000 - update_P) < 5 * np.abs(update_P) * (3 / 4000) ** 0.5)
+@pytest.mark.parametrize("act", [words_sent, noise_grows, lambda scenario, size: pattern_of(scenario, 1, size)])
+def test_a_vector_of_another_model_has_no_bases(act: object, rank_two: Scenario) -> None:
+    with pytest.raises(ProtocolError, match="38 words does not fit a model of 37 parameters"):
+        act(rank_two, 38)  # type: ignore[operator]
 
 
-def test_all_is_sent_unless_a_share_is_said_and_by_jobs_besides_training(tiny: Scenario, tiny_file: Path) -> None:
-    assert pattern_of(tiny, 1, 10) is None
-    besides = ["federation.update_share=0.25", "besides={statistics={noise_multiplier=5.0, bound=100.0}}"]
+def test_a_rank_that_makes_nothing_smaller_is_refused_before_anything_is_done(rank_two: Scenario) -> None:
+    check_pattern(rank_two, 37)
+    federation = rank_two.federation.model_copy(update={"update_rank": 6})
+    wide = rank_two.model_copy(update={"federation": federation})
+    assert parameters_of(wide.model, wide.data.shape) == words_sent(wide, 37) == 37
+    with pytest.raises(ConfigError, match=r"federation\.update_rank = 6 makes no update smaller: .* smaller rank, or"):
+        check_scenario(wide)
+
+
+def test_a_share_needs_no_model_and_no_torch(tiny_file: Path) -> None:
+    """Messages that train nothing are answered without torch, and what leaves is looked at in all of them."""
+    probe = (
+        "import sys; from fedmodel.config import read_scenario; from fedmodel.learning import pattern;"
+        f"found = pattern.words_sent(read_scenario({str(tiny_file)!r}, ['federation.update_share=0.25']), 8);"
+        "print(found, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+
+
+@pytest.mark.parametrize("said", ["update_share=0.25", "update_rank=2"])
+def test_all_is_sent_unless_a_part_is_said_and_by_jobs_besides_training(
+    said: str, tiny: Scenario, tiny_file: Path
+) -> None:
+    size = parameters_of(tiny.model, tiny.data.shape)
+    assert pattern_of(tiny, 1, size) is None
+    assert words_sent(tiny, size) == size
+    assert noise_grows(tiny, size) == (1, 1)
+    besides = [f"federation.{said}", "besides={statistics={noise_multiplier=5.0, bound=100.0}}"]
     asking = read_scenario(str(tiny_file), besides)
-    assert pattern_of(asking, tiny.rounds, 10) is not None
+    assert pattern_of(asking, tiny.rounds, size) is not None
     assert pattern_of(asking, tiny.rounds + 1, 10) is None
 
 
-def test_a_scenario_that_says_nothing_keeps_its_hash(tiny: Scenario, quarter: Scenario) -> None:
-    assert "update_share" not in tiny.json_text
+def test_a_scenario_that_says_nothing_keeps_its_hash(tiny: Scenario, quarter: Scenario, rank_two: Scenario) -> None:
+    assert "update_" not in tiny.json_text
     assert '"update_share":0.25' in quarter.json_text
-    assert scenario_hash(tiny) != scenario_hash(quarter)
+    assert "update_rank" not in quarter.json_text
+    assert '"update_rank":2' in rank_two.json_text
+    assert len({scenario_hash(one) for one in (tiny, quarter, rank_two)}) == 3
 
 
 @pytest.mark.parametrize("share", ["0.0", "-0.5", "1.01", "1e-5", "nan", '"half"', "true"])
@@ -88,6 +123,22 @@ def test_what_is_no_share_is_refused_in_one_line(share: str, tiny_file: Path) ->
     assert "\n" not in str(refused.value)
 
 
-def test_an_audit_asks_for_whole_updates(tiny_file: Path) -> None:
-    with pytest.raises(ConfigError, match="update_share sends a part of each update, and an audit"):
-        read_scenario(str(tiny_file), ["federation.update_share=0.5", "audit.count=20"])
+@pytest.mark.parametrize("rank", ["0", "-1", "1025", "2.5", "nan", '"half"', "true"])
+def test_what_is_no_rank_is_refused_in_one_line(rank: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"federation\.update_rank") as refused:
+        read_scenario(str(tiny_file), [f"federation.update_rank={rank}"])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("said", ["update_share=0.5", "update_rank=2"])
+def test_an_audit_asks_for_whole_updates(said: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{said.partition('=')[0]} sends a part of each update, and an audit"):
+        read_scenario(str(tiny_file), [f"federation.{said}", "audit.count=20"])
+
+
+def test_a_share_of_a_low_rank_is_refused(tiny_file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"update_share = 0\.5 and update_rank = 2 are two ways .* leave one"
+    ) as refused:
+        read_scenario(str(tiny_file), ["federation.update_share=0.5", "federation.update_rank=2"])
+    assert "\n" not in str(refused.value)

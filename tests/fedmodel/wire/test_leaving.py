@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedmodel import wire
+from fedmodel.config import scenario_from
 from fedmodel.errors import ProtocolError
+from fedmodel.learning.pattern import words_sent
 from fedmodel.secagg.ring import WIDTHS, RingBits, carrier
+from tests.conftest import TINY
 from tests.fedmodel.wire.test_messages import EVENT, MESSAGE, VECTOR, WINDOW, message
 
 ASKED = {
@@ -63,16 +68,20 @@ def test_masked_words_leave_as_many_as_were_asked_about(bits: RingBits) -> None:
         check(wire.TRAIN, masked(len(VECTOR) + 1, bits))
 
 
+@pytest.mark.parametrize(("said", "due"), [("update_share=0.4", 2), ("update_rank=2", 3)])
 @pytest.mark.parametrize("words", [2, 3])
 @pytest.mark.parametrize("job", ["training", "statistics"])
-def test_of_a_share_of_an_update_that_many_words_leave_and_of_another_job_all(words: int, job: str) -> None:
+def test_of_a_part_of_an_update_that_many_words_leave_and_of_another_job_all(
+    said: str, due: int, words: int, job: str
+) -> None:
+    sent_of = partial(words_sent, scenario_from(tomllib.loads(TINY), [f"federation.{said}"]))  # of a linear model
     asked = message(wire.train_request(wire.TrainRequest(1, VECTOR, job=job)), kind=wire.TRAIN)
     for answer in (wire.train_reply(wire.TrainReply(1, EVENT, VECTOR[:words], b"a head")), masked(words, 12)):
-        if (words, job) == (2, "training"):
-            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), 0.4)
+        if (words, job) == (due, "training"):
+            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), sent_of)
             continue
         with pytest.raises(ProtocolError, match=f"it has {words} words where 5 were asked about"):
-            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), 0.4)
+            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), sent_of)
 
 
 MORE = {

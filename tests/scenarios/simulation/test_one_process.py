@@ -56,7 +56,7 @@ def told(run_dir: Path) -> list[dict[str, Any]]:
     "settings",
     [
         [*FOUR, "federation.cohort=3", *LOST, *CARRIED],
-        ["federation.strategy=median", "federation.min_silos=3", "training.proximal=0.1"],
+        ["federation.strategy=median", "federation.min_silos=3", "training.proximal=0.1", "federation.update_rank=2"],
         [
             "federation.strategy=fedadam",
             "training.ema_decay=0.5",

@@ -20,7 +20,7 @@ from clients.silo import Silo as SiloOfApp
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
-from fedmodel.learning.pattern import Pattern, pattern_of
+from fedmodel.learning.pattern import Pattern, noise_grows, pattern_of
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Participant as Protocol
 from fedmodel.secagg import shamir
@@ -114,7 +114,8 @@ class Spy:
             weights = [scenario.federation.weight(silo) for silo in survivors]
             mean_P = np.average([self.updates[number][silo] for silo in survivors], axis=0, weights=weights)
             step = max(weights) / sum(weights) * len(survivors) / policy.quantizer.scale
-            times = len(result.mean_P) / len(mean_P)
+            # A word of a matrix is put back from as many as the rank, along a row that is no longer than 1.
+            times = noise_grows(scenario, len(result.mean_P))[1] * (scenario.federation.update_rank or 1) ** 0.5
             assert np.abs(result.mean_P - put_back(mean_P, pattern)).max() <= times * (step + 1e-6)
             whole += 1
         return whole
@@ -123,7 +124,7 @@ class Spy:
 VARIANTS = [
     [],
     ["encryption.post_quantum=true"],
-    ["encryption.ring_bits=16"],
+    ["encryption.ring_bits=16", "federation.update_rank=2"],
     ["encryption.ring_bits=12", "federation.update_share=0.5"],
     ["encryption.consistency=quorum"],
     ["encryption.window=1"],
@@ -474,11 +475,12 @@ def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
     assert spy.check(scenario) == 1
 
 
+@pytest.mark.parametrize("said", ["update_share=0.5", "update_rank=2"])
 def test_a_silo_of_another_pattern_is_left_out_of_the_sum(
-    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: str, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its words would be added to words of other places; its masks hang on its pattern, so that they do not cancel."""
-    scenario = read_scenario(str(tiny_file), [*ON, "rounds=1", "federation.update_share=0.5"])
+    """Its words would be added to words of other things; its masks hang on its pattern, so that they do not cancel."""
+    scenario = read_scenario(str(tiny_file), [*ON, "rounds=1", f"federation.{said}"])
     hide, whose = hiding.hide, [""]
 
     def hidden(silo: SiloOfApp, *rest: Any) -> Any:
