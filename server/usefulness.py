@@ -9,6 +9,10 @@ most where a lot is as large as its divisor. The noise of the cohort's average i
 of P coordinates, for silos of relative weight w, noise multiplier z and divisor B, so `sqrt(P)` times that in length.
 The ratio of the two is an upper bound of a step's signal over its noise, for lots no larger than the divisor.
 
+Where a part of each update is sent, the mean is right on average only, and its noise is put back larger: the variance
+grows by P / K of a share, and by n / r of each matrix at a low rank (`fedmodel.learning.pattern`). The ratio and the
+noise of a coordinate are of what is put back. What leaving words out adds to a mean besides is not counted.
+
 | Cause         | Named where                                                                                  |
 |---------------|----------------------------------------------------------------------------------------------|
 | noise         | that ratio is under 1: even at best the noise of a step is longer than its signal            |
@@ -33,6 +37,7 @@ from torch import nn
 
 from fedmodel.config import Scenario
 from fedmodel.data import Records
+from fedmodel.learning.pattern import noise_grows
 from fedmodel.learning.tasks import objective
 from fedmodel.learning.vectors import parameter_count
 from fedmodel.plans import event_of_round
@@ -60,8 +65,10 @@ def usefulness(
         base_loss: Of the best answer that is one for all records: the shares of the classes, or what `knows_nothing`
             says; None of a loss of which it is not known.
         signal_to_noise: Of a step, at best; None where no noise is added.
-        noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation; None where another
-            strategy than federated averaging makes a step of its own of the mean.
+        put_back: By how much the variance of noise grows, on average over coordinates; not there where updates are sent
+            whole.
+        noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation, of the one that it
+            moves most; None where another strategy than federated averaging makes a step of its own of the mean.
         reach: How far all steps of a silo move its model at most; None there too, and of other optimizers than SGD.
         supposed: By silo, for how many records its divisor and rate are made.
     """
@@ -77,14 +84,17 @@ def usefulness(
         for number, part in ((number, scenario.phase_of(number)) for number in rounds)
     ]
     adds = scenario.federation.strategy == "fedavg"
-    walk = rate * math.sqrt(math.fsum(taken * (share * moved) ** 2 for taken, share, moved in each))
+    parameters = parameter_count(module)
+    grown, grown_most = noise_grows(scenario, parameters)
+    walk = rate * math.sqrt(grown_most * math.fsum(taken * (share * moved) ** 2 for taken, share, moved in each))
     reach = rate * clip * math.fsum(taken * share for taken, share, _ in each) / (1 - training.momentum)
     return {
         **({} if aim.task.reads_labels else {"knows_nothing": aim.task.knows_nothing}),
         "one_class": aim.task.one_answer(found),
         "loss": found.mean_loss,
         "base_loss": aim.task.base_loss(aim.loss, test.y_N),
-        "signal_to_noise": clip / (spreads[-1] * math.sqrt(parameter_count(module))) if spreads[-1] else None,
+        "signal_to_noise": clip / (spreads[-1] * math.sqrt(grown * parameters)) if spreads[-1] else None,
+        **({"put_back": grown} if scenario.federation.sends_part else {}),
         "noise_walk": walk if adds else None,
         "reach": reach if adds and training.optimizer == "sgd" else None,
         "supposed": {

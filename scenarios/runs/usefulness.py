@@ -61,4 +61,6 @@ def _causes(found: dict[str, Any]) -> list[str]:
     noise = f"since a step's signal is at most {words.number(ratio)} times its noise"
     if ratio >= 1:
         return [*causes, f"noise last, {noise}"]
-    return [f"noise over signal, {noise} (fewer parameters, larger lots, more silos or a larger epsilon help)", *causes]
+    part = ", or sending more of each update," if "put_back" in found else ""
+    helps = f"fewer parameters, larger lots, more silos or a larger epsilon{part} help"
+    return [f"noise over signal, {noise} ({helps})", *causes]

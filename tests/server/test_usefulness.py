@@ -16,6 +16,7 @@ from torch import nn
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records
 from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.pattern import pattern_of
 from fedmodel.learning.tasks import objective
 from fedmodel.learning.tasks.classification import Classification, base_loss
 from fedmodel.privacy.events import Event
@@ -117,6 +118,30 @@ def test_a_steps_noise_is_as_long_as_draws_of_it_are(tmp_path: Path) -> None:
     assert twice == pytest.approx(2 * found["signal_to_noise"])
 
 
+@pytest.mark.parametrize("said", ["update_share=0.4", "update_rank=2"])
+def test_noise_that_is_put_back_is_as_long_as_draws_of_it_are(said: str, tiny_file: Path) -> None:
+    """Over patterns of many rounds, of a step's noise at all silos together."""
+    scenario, whole = (read_scenario(str(tiny_file), one) for one in ([f"federation.{said}"], []))
+    found, before = (usefulness(linear(0.1, 0.0), one, records([0, 1]), CHARGES, CPU) for one in (scenario, whole))
+    rng, spread, length = np.random.default_rng(7), 2.0 / 10 / math.sqrt(3), []
+    long = scenario.model_copy(update={"rounds": 4000})
+    for number in range(1, 4001):
+        pattern = pattern_of(long, number, 5)
+        assert pattern is not None
+        length.append(pattern.put(pattern.take(rng.normal(scale=spread, size=5).astype(np.float32))))
+    squares_NP = np.square(np.array(length, dtype=np.float64))
+    error = float(squares_NP.sum(axis=1).std()) / math.sqrt(4000) / squares_NP.sum(axis=1).mean() / 2
+    drawn = 1 / math.sqrt(squares_NP.sum(axis=1).mean())
+    assert found["signal_to_noise"] == pytest.approx(drawn, rel=5 * error)
+    assert found["put_back"] == pytest.approx((before["signal_to_noise"] / found["signal_to_noise"]) ** 2)
+    moved = math.sqrt(squares_NP.mean(axis=0).max())
+    # The largest of five means, of which each has this error.
+    error = float(squares_NP.std(axis=0).max()) / math.sqrt(4000) / squares_NP.mean(axis=0).max() / 2
+    assert found["noise_walk"] == pytest.approx(0.5 * moved * math.sqrt(4), rel=5 * error)
+    assert found["reach"] == before["reach"]
+    assert "put_back" not in before
+
+
 def test_the_reach_is_how_far_steps_of_one_direction_go(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(TINY.replace("local_steps = 2", "local_steps = 2\nmomentum = 0.5"))
@@ -162,6 +187,9 @@ def test_a_useful_model_has_no_line_and_each_cause_is_told_where_it_holds() -> N
     ):
         assert words in str(useless({**bad, **changed}))
     assert "noise" not in str(useless({**bad, "signal_to_noise": None}))  # a baseline has none
+    said = "or a larger epsilon, or sending more of each update, help"
+    assert said in str(useless({**bad, "signal_to_noise": 0.4, "put_back": 4.0}))
+    assert said not in str(useless({**bad, "signal_to_noise": 0.4}))
 
 
 def test_a_run_says_at_its_end_that_its_model_is_of_no_use(run: Run, tiny_file: Path) -> None:
