@@ -28,7 +28,7 @@ def export(
         float | None, typer.Option(help="The share of units to take out of each fully connected hidden layer.")
     ] = None,
     quantise: Annotated[
-        str | None, typer.Option(metavar="int8", help="Write weights of fully connected layers as int8.")
+        str | None, typer.Option(metavar="int8", help="Write weights of linear and convolutional layers as int8.")
     ] = None,
     held_out: Annotated[
         Path | None,

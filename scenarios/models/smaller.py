@@ -2,7 +2,8 @@
 
     without_units    units of fully connected layers are taken out, and the layers are as much narrower
     pruned           the smallest weights of the model are set to zero
-    quantised        weights of fully connected layers are integers from -127 to 127, and a scale for each output
+    quantised        weights of fully connected and convolutional layers are integers from -127 to 127, and a scale for
+                     each output
 
 They are done in this order, on a copy. Each looks at the model alone, which is released, so that none costs privacy.
 
@@ -12,6 +13,7 @@ Guarantees:
 - `without_units` leaves the same computation without these units (Li et al. 2017, section 3.1, for units in place of
   filters: those whose incoming weights are shortest are taken); at least one unit stays in each layer;
 - `quantised` gives integers and scales as torchao makes them, of weights alone: what goes into a layer stays float32.
+  A convolution's are those of the matrix of its outputs by all the rest, so that each output has one scale.
 
 Does NOT train the model again, which would take records. How much worse it is, is measured by whoever exports.
 
@@ -23,10 +25,10 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,11 @@ from fedmodel.system.packages import missing
 WEIGHED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weights are pruned; biases and norms are few, and stay."""
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_CONVOLVE: Final[dict[type[nn.Module], Callable[..., Tensor]]] = {
+    nn.Conv1d: functional.conv1d, nn.Conv2d: functional.conv2d, nn.Conv3d: functional.conv3d,
+}  # fmt: skip
+
 _BETWEEN: Final = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.Identity, nn.Dropout, Dropout)
 """What acts on each unit by itself."""
 
@@ -52,7 +59,8 @@ class Smaller:
     Attributes:
         prune: The share of weights that are set to zero, None for none.
         prune_units: The share of units of each hidden layer that are taken out, None for none.
-        quantise: What weights of fully connected layers become, "int8", None where they stay float32.
+        quantise: What weights of fully connected and convolutional layers become, "int8", None where they stay
+            float32.
 
     Raises:
         ConfigError: When a share is not between 0 and 1.
@@ -109,8 +117,8 @@ class Smaller:
             )
         if self.quantise is not None:
             told.append(
-                "Weights of fully connected layers were rounded to int8 by torchao, with a scale for each output;"
-                " all other numbers, and all arithmetic, are float32."
+                "Weights of fully connected and convolutional layers were rounded to int8 by torchao, with a scale for"
+                " each output; all other numbers, and all arithmetic, are float32."
             )
         return told
 
@@ -204,6 +212,36 @@ class Int8Linear(nn.Module):
         return found_BO if self.bias is None else found_BO + self.get_buffer("bias")
 
 
+class Int8Conv(nn.Module):
+    """A convolution whose weights are integers, likewise; its stride, padding, dilation and groups are the layer's.
+
+    Args:
+        layer: The convolution, of one, two or three axes.
+        weight_OI: int8, its weights as a matrix of outputs by all the rest.
+        scale_O: float32, what an integer of each output stands for.
+    """
+
+    def __init__(self, layer: Convolution, weight_OI: Tensor, scale_O: Tensor) -> None:
+        super().__init__()
+        apart = (-1, *(1 for _ in layer.kernel_size))  # along the axis of outputs, whatever the place
+        self.register_buffer("weight", weight_OI.view_as(layer.weight))
+        self.register_buffer("scale", scale_O.view(apart))
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone().view(apart))
+        self._convolve = _CONVOLVE[type(layer)]
+        self._how = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
+        pads_zeros = layer.padding_mode == "zeros"
+        self._padding = layer.padding if pads_zeros else 0
+        self._beside = None if pads_zeros else (layer._reversed_padding_repeated_twice, layer.padding_mode)  # noqa: SLF001
+
+    def forward(self, x_B: Tensor) -> Tensor:
+        """Return what the layer makes of its inputs."""
+        if self._beside is not None:
+            x_B = functional.pad(x_B, self._beside[0], mode=self._beside[1])
+        weight = self.get_buffer("weight").to(x_B.dtype)
+        found_B = self._convolve(x_B, weight, padding=self._padding, **self._how) * self.get_buffer("scale")
+        return found_B if self.bias is None else found_B + self.get_buffer("bias")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch and torchao from telling a person about libraries that no model here needs."""
@@ -221,7 +259,7 @@ def quiet() -> Iterator[None]:
 
 
 def quantised(module: nn.Module) -> nn.Module:
-    """Give the fully connected layers of a model int8 weights, as torchao rounds them, in place where it can be.
+    """Give the fully connected and convolutional layers of a model int8 weights, as torchao rounds them, in place.
 
     Raises:
         ConfigError: When there is none, or torchao is not installed.
@@ -232,18 +270,37 @@ def quantised(module: nn.Module) -> nn.Module:
     except ImportError:
         raise missing("torchao", "int8 weights", "compress") from None
     holder = nn.Sequential(module)  # so that a model that is one layer has somewhere to be replaced
-    linear = {name: layer for name, layer in holder.named_modules() if isinstance(layer, nn.Linear)}
-    if not linear:
-        raise ConfigError("--quantise: this model has no plain linear layer whose weights could be int8")
-    with quiet():
-        quantize_(holder, Int8WeightOnlyConfig())
-    for name, layer in linear.items():
-        above, _, own = name.rpartition(".")
-        weight: Any = layer.weight  # torchao's tensor
-        made = Int8Linear(
-            weight.qdata.detach().clone(),
-            weight.scale.detach().float().reshape(-1).clone(),
-            None if layer.bias is None else layer.bias.detach().clone(),
+    layers = {
+        name: layer for name, layer in holder.named_modules() if isinstance(layer, nn.Linear) or _convolves(layer)
+    }
+    if not layers:
+        raise ConfigError(
+            "--quantise: this model has no plain linear or convolutional layer whose weights could be int8"
         )
+    for name, layer in layers.items():
+        above, _, own = name.rpartition(".")
+        matrix = nn.Sequential(_as_matrix(layer))
+        with quiet():
+            quantize_(matrix, Int8WeightOnlyConfig())
+        weight: Any = matrix[0].weight  # torchao's tensor
+        weight_OI, scale_O = weight.qdata.detach().clone(), weight.scale.detach().float().reshape(-1).clone()
+        made: nn.Module
+        if isinstance(layer, nn.Linear):
+            made = Int8Linear(weight_OI, scale_O, None if layer.bias is None else layer.bias.detach().clone())
+        else:
+            made = Int8Conv(layer, weight_OI, scale_O)
         setattr(holder.get_submodule(above), own, made)
     return holder[0]
+
+
+def _convolves(layer: nn.Module) -> TypeGuard[Convolution]:
+    """Whether a layer is a plain convolution, and none that computes something else by its name."""
+    return type(layer) in _CONVOLVE
+
+
+def _as_matrix(layer: nn.Linear | Convolution) -> nn.Linear:
+    """Return the weights of a layer as those of one that has an input for each weight of an output."""
+    weight_OI = layer.weight.detach().reshape(len(layer.weight), -1)
+    made = nn.Linear(weight_OI.shape[1], len(weight_OI), bias=False)
+    made.weight = nn.Parameter(weight_OI.clone(), requires_grad=False)
+    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -24,7 +26,7 @@ from scenarios.models.card import CARD
 from scenarios.models.export import TOLERANCE, export
 from scenarios.models.measured_again import Cost
 from scenarios.models.predict import scores_of
-from scenarios.models.smaller import Int8Linear, Smaller, pruned, quantised, without_units
+from scenarios.models.smaller import Int8Conv, Int8Linear, Smaller, pruned, quantised, without_units
 from scenarios.models.trained import read_model
 from tests.conftest import TINY
 from tests.once import once
@@ -41,6 +43,13 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on digits, of a network with a hidden layer, that nobody changes."""
     text = DIGITS.replace('kind = "mlp"', 'kind = "mlp"\nhidden = [200]\nactivation = "tanh"\ndropout = 0.2')
     return once(tmp_path_factory, "hidden", lambda folder: simulated(folder, text, "rounds=1")) / "run"
+
+
+@pytest.fixture(scope="session")
+def convolutional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on digits as images, of two convolutions and a linear layer."""
+    text = DIGITS.replace('kind = "mlp"', 'kind = "cnn"\nchannels = [16, 32]\ngroups = 2')
+    return once(tmp_path_factory, "convolutional", lambda folder: simulated(folder, text, "rounds=1")) / "run"
 
 
 def chain(*widths: int, seed: int = 0) -> nn.Sequential:
@@ -109,6 +118,50 @@ def test_integers_are_torchaos_and_within_half_a_step_of_the_weights() -> None:
         assert torch.all((layer.weight * layer.scale[:, None] - weight).abs() <= (0.5 + 1e-3) * step_O[:, None] * 1.01)
 
 
+CONVOLUTIONS = {
+    "of one axis": (nn.Conv1d(4, 6, 3, stride=2, bias=False), (5, 4, 9)),
+    "of groups": (nn.Conv2d(4, 6, (3, 2), padding=(2, 1), groups=2), (5, 4, 7, 8)),
+    "dilated, as large as before": (nn.Conv2d(3, 2, 3, dilation=2, padding="same"), (2, 3, 7, 7)),
+    "around the edge": (nn.Conv2d(3, 2, 3, padding=(2, 1), padding_mode="circular"), (2, 3, 7, 7)),
+    "of three axes": (nn.Conv3d(2, 3, 2, padding=1, padding_mode="reflect"), (2, 2, 3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_convolution_has_torchaos_integers_for_each_output_and_computes_as_it_did(name: str) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    layer, size = CONVOLUTIONS[name]
+    x_B, weight = torch.randn(size, generator=torch.Generator().manual_seed(1)), layer.weight.detach()
+    with torch.no_grad():
+        weight[1] *= 40.0  # which must not cost the other outputs their precision
+    matrix = nn.Sequential(nn.Linear(weight[0].numel(), len(weight), bias=False))
+    matrix[0].weight.data = weight.reshape(len(weight), -1).clone()
+    quantize_(matrix, Int8WeightOnlyConfig())
+    (made,) = quantised(nn.Sequential(copy.deepcopy(layer)))
+    assert isinstance(made, Int8Conv)
+    integers, scale = made.get_buffer("weight"), made.get_buffer("scale")
+    assert integers.dtype == torch.int8
+    assert torch.equal(integers.reshape(len(weight), -1), matrix[0].weight.qdata)
+    assert torch.equal(scale.reshape(-1), matrix[0].weight.scale.float().reshape(-1))
+    back = integers * scale.view(-1, *(1 for _ in weight.shape[1:]))
+    assert torch.all((back - weight).abs().flatten(1).amax(dim=1) <= weight.abs().flatten(1).amax(dim=1) / 127 * 0.51)
+    with torch.no_grad():
+        found = made(x_B)
+        layer.weight.copy_(back)
+        assert torch.allclose(found, layer(x_B), atol=1e-4)
+        assert made.bias is None or found.shape[1] == len(weight)
+
+
+def test_a_layer_that_computes_something_else_by_its_name_stays_as_it_is() -> None:
+    class Odd(nn.Conv2d):
+        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+            return -super().forward(x_B)
+
+    made = quantised(nn.Sequential(Odd(1, 2, 3), nn.Conv2d(2, 2, 3)))
+    assert [type(layer).__name__ for layer in made] == ["Odd", "Int8Conv"]
+
+
 def test_the_model_itself_stays_as_it_is() -> None:
     module = chain(6, 8, 3)
     before = [one.clone() for one in module.state_dict().values()]
@@ -126,7 +179,8 @@ def test_the_model_itself_stays_as_it_is() -> None:
         ({"prune": float("nan")}, None, "--prune nan: is a share"),
         ({"quantise": "int4"}, None, "--quantise: unknown kind of weights 'int4'"),
         ({"prune": 0.5}, nn.Sequential(nn.Flatten(), nn.ReLU()), "no plain linear or convolutional layer"),
-        ({"quantise": "int8"}, nn.Sequential(nn.Conv2d(1, 2, 3)), "no plain linear layer"),
+        ({"quantise": "int8"}, nn.Sequential(nn.Flatten(), nn.ReLU()), "no plain linear or convolutional layer"),
+        ({"quantise": "int8"}, nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), "no plain linear or convolutional layer"),
         ({"prune_units": 0.5}, nn.Sequential(nn.Linear(4, 2)), "is no chain of these"),
         (
             {"prune_units": 0.5},
@@ -195,6 +249,30 @@ def test_each_form_is_opened_by_its_own_runtime_and_says_what_it_lost(
         assert sentence in text
     assert {path.name for path in done.folder.iterdir()} >= {done.file, CARD, "model.json"}
     assert not list(done.folder.glob("whole-*"))
+
+
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_a_convolutional_network_of_integers_is_opened_by_its_own_runtime(
+    kind: str, convolutional: Path, tmp_path: Path
+) -> None:
+    done = export(convolutional, kind, tmp_path / "made", None, None, CsvForm(), smaller=Smaller(quantise="int8"))
+    records, model = held_out_records(read_scenario(str(convolutional / "scenario.toml"))), read_model(convolutional)
+    right_NK, found_NK = scores_of(model, records.x), RUNTIMES[kind](done.folder / done.file, records.x)
+    cost = done.cost
+    assert cost is not None
+    differs = float(np.abs(found_NK - right_NK).max())
+    assert TOLERANCE < differs < 0.05  # it is of integers, and still the same model
+    assert abs(differs - cost.differs) <= TOLERANCE
+    assert cost.after["accuracy"] == pytest.approx((found_NK.argmax(axis=1) == records.y_N).mean())
+    assert cost.before["accuracy"] == pytest.approx((right_NK.argmax(axis=1) == records.y_N).mean())
+    data = (done.folder / done.file).read_bytes()
+    assert cost.sizes[1] == len(data) < cost.sizes[0]
+    whole = sum(one.numel() for one in model.module.parameters() if one.ndim > 1)
+    assert whole == 16 * 9 + 32 * 16 * 9 + 10 * 32 * 2 * 2
+    if kind == "onnx":
+        integers = [one for one in onnx.load(done.folder / done.file).graph.initializer if one.data_type == 3]
+        assert sum(int(np.prod(one.dims)) for one in integers) == whole
+        assert sorted(len(one.dims) for one in integers) == [2, 4, 4]
 
 
 def test_of_records_without_labels_no_accuracy_is_told(run: Run, tabled: Path, tmp_path: Path) -> None:
