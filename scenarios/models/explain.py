@@ -42,6 +42,7 @@ from scenarios.models.factors import Factor, baseline, factors
 from scenarios.models.groups import chosen, figures, groups
 from scenarios.models.predict import shaped
 from scenarios.models.scores import check_explained, outputs_of, scores
+from scenarios.models.several import in_rows
 from scenarios.models.trained import Trained
 from scenarios.runs.explanation import EXPLANATION, Effect, Explained, Explanation, Group
 
@@ -64,14 +65,14 @@ class Looked:
     """Records that a model is explained on. Sensitive where they are a party's own.
 
     Attributes:
-        x_N: Scaled, as the model takes them.
+        x_N: Scaled, as the model takes them: one array, or several by name.
         target_N: Their targets; None where nobody says them.
         whose: Whether the server holds them out, or they are a party's own.
         reason: Why there are no targets.
         refused: How many rows of a file were left out.
     """
 
-    x_N: NDArray[np.float32]
+    x_N: NDArray[np.float32] | Mapping[str, NDArray[Any]]
     target_N: NDArray[Any] | None
     whose: Literal["held-out", "own"]
     reason: str | None = None
@@ -100,7 +101,7 @@ def held_out(run_dir: Path) -> Looked:
             f"the run's held-out records are not at hand ({error}); name the server's with --held-out FILE, or records"
             " of your own with --table FILE"
         ) from None
-    return Looked(records.x_NF, records.y_N, "held-out")
+    return Looked(records.x, records.y_N, "held-out")
 
 
 def of_file(model: Trained, path: Path, form: CsvForm, whose: Literal["held-out", "own"]) -> Looked:
@@ -128,8 +129,6 @@ def of_file(model: Trained, path: Path, form: CsvForm, whose: Literal["held-out"
     if not keep_N.any():
         raise DataError(f"{path}: has no row that can be read, and a model is explained on some")
     x_N = shaped(model, rows.x_NF[keep_N])
-    if isinstance(x_N, Mapping):
-        raise ConfigError("a model of one array of numbers is explained, and this one takes several")
     return Looked(x_N, None if target_N is None else target_N[keep_N], whose, reason, int((~keep_N).sum()))
 
 
@@ -159,33 +158,35 @@ def explain(model: Trained, looked: Looked, by: Sequence[str] = (), least: int =
     check_explained(description)
     if by and looked.target_N is None:
         raise ConfigError(f"--by: figures compare answers with labels, and there are none: {looked.reason}")
+    model, x_N = in_rows(model, looked.x_N)
     found, image = factors(description), _is_image(description)
     parts = [] if image else chosen(found, by)
     if image and by:
         raise ConfigError("--by: the pixels of an image are no columns by which records could be parted; leave it out")
-    whole_N = outputs_of(model, looked.x_N)
-    few_N = _spread(len(looked.x_N), _MOST)
-    attributed_N = np.arange(len(looked.x_N)) if linear(model.module) is not None else few_N
-    explained, how = _explained(model, looked.x_N[attributed_N], whole_N[attributed_N], found)
-    curves = [] if image else _most(explained, found)
+    whole_N = outputs_of(model, x_N)
+    few_N = _spread(len(x_N), _MOST)
+    attributed_N = np.arange(len(x_N)) if linear(model.module) is not None else few_N
+    explained, how = _explained(model, x_N[attributed_N], whole_N[attributed_N], found)
+    single = [] if image else [factor for factor in found if factor.kind != "array"]
+    curves = _most(explained, single)
     told, left_out, own = tuple[Group, ...](), dict[str, int](), dict[str, float]()
     if looked.target_N is not None:
-        rows_NF = looked.x_N.reshape(len(looked.x_N), -1)
+        rows_NF = x_N.reshape(len(x_N), -1)
         told, left_out = groups(description.aim, parts, rows_NF, whole_N, looked.target_N, least)
         own = figures(description.aim, whole_N, looked.target_N)
     return Explanation(
         model=model.sha256,
         scenario_hash=description.scenario_hash,
         records=looked.whose,
-        count=len(looked.x_N),
+        count=len(x_N),
         looked_at=len(attributed_N),
         curves_over=len(few_N),
         method=how.method,
         steps=how.steps,
         gap=how.gap,
         explained=explained,
-        dependence=tuple(dependence(model, looked.x_N[few_N], curves)),
-        not_drawn=0 if image else len(found) - len(curves),
+        dependence=tuple(dependence(model, x_N[few_N], curves)),
+        not_drawn=len(single) - len(curves),
         least=least,
         groups=told,
         left_out=left_out,
@@ -237,7 +238,7 @@ def _most(explained: Sequence[Explained], found: Sequence[Factor]) -> list[Facto
     sizes = dict.fromkeys((factor.name for factor in found), 0.0)
     for one in explained:
         whole = sum(effect.size for effect in one.effects) or 1.0
-        for effect in one.effects:
+        for effect in (effect for effect in one.effects if effect.name in sizes):
             sizes[effect.name] += effect.size / whole
     return sorted(found, key=lambda factor: -sizes[factor.name])[:_MOST_CURVES]
 

@@ -5,9 +5,10 @@
 | rows of declared columns            | a column: a number, a boolean, or a category with a feature for each choice  |
 | features with names, without ranges | a feature, from -1 to 1 as it is scaled                                      |
 | features without names              | likewise, called "feature 1" and so on                                       |
+| several arrays                      | an array: one number as above, of more all of them together, without a curve |
 
 The baseline that attributions begin at is public, and no figure of any records: the middle of each number's public
-range (0 of a scaled feature without one), neither of true and false, and all choices of a category alike. It is the
+range (0 of a number without one), neither of true and false, and all choices of a category alike. It is the
 same at the server and at each silo.
 
 Shapes: N records, F features in one row.
@@ -15,7 +16,8 @@ Shapes: N records, F features in one row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig
+from fedmodel.kinds.shape import ArrayShape
 from fedmodel.learning.description import Description
 
 POINTS: Final = 21
@@ -41,18 +44,20 @@ class Factor:
         kind: What its values are.
         choices: Of a category, or of true and false.
         range: Of a number, in its own units: what -1 and 1 stand for.
+        size: Of an array, how many numbers it has.
     """
 
     name: str
     begin: int
-    kind: Literal["number", "boolean", "category"]
+    kind: Literal["number", "boolean", "category", "array"]
     choices: tuple[str, ...] = ()
     range: tuple[float, float] = (-1.0, 1.0)
+    size: int = 1
 
     @property
     def places(self) -> slice:
         """Where its features stand in a record's row."""
-        return slice(self.begin, self.begin + (len(self.choices) if self.kind == "category" else 1))
+        return slice(self.begin, self.begin + (len(self.choices) if self.kind == "category" else self.size))
 
     @property
     def values_VC(self) -> NDArray[np.float32]:  # noqa: N802 - a shape, as everywhere
@@ -101,9 +106,20 @@ def factors(description: Description) -> tuple[Factor, ...]:
     """Return what a model's answer may hang on, in the order of its features."""
     if description.columns:
         return tuple(_of_columns(description.columns))
+    if (inputs := description.data.inputs) is not None:
+        return tuple(_of_arrays(inputs))
     count = int(np.prod(description.shape))
     names = description.features or tuple(f"feature {place + 1}" for place in range(count))
     return tuple(Factor(name, place, "number") for place, name in enumerate(names))
+
+
+def _of_arrays(inputs: Mapping[str, ArrayShape]) -> Iterator[Factor]:
+    """Yield one for each array, in the order in which they stand in a row."""
+    at = 0
+    for name, one in inputs.items():
+        size = math.prod(one.size)
+        yield Factor(name, at, "number" if size == 1 else "array", size=size)
+        at += size
 
 
 def _of_columns(columns: Sequence[ColumnConfig]) -> list[Factor]:

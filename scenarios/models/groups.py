@@ -29,12 +29,17 @@ def chosen(found: Sequence[Factor], names: Sequence[str]) -> list[Factor]:
     """Return the columns by which records are parted: those of some names, or all that have choices.
 
     Raises:
-        ConfigError: When there is none of a name.
+        ConfigError: When there is none of a name, or it is an array of several numbers.
     """
     by_name = {factor.name: factor for factor in found}
     for name in names:
         if name not in by_name:
             raise ConfigError(f"--by: {not_known('column', name, by_name)}")
+        if by_name[name].kind == "array":
+            raise ConfigError(
+                f"--by: {name} is an array of {by_name[name].size} numbers, by which records are not parted; name one"
+                " number or a column, or leave it out"
+            )
     return [by_name[name] for name in dict.fromkeys(names)] if names else [one for one in found if one.choices]
 
 

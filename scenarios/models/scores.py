@@ -63,9 +63,11 @@ def check_explained(description: Description) -> None:
             "this model reads text, whose features are tokens at places: a place means another thing in each record,"
             " so nothing is averaged over records, and it is not explained"
         )
-    if data.inputs is not None:
+    whole = [name for name, one in (data.inputs or {}).items() if one.below is not None]
+    if whole:
         raise ConfigError(
-            f"this model takes several arrays, {', '.join(data.inputs)}; a model of one array of numbers is explained"
+            f"this model takes {', '.join(data.inputs or ())}, and of {', '.join(whole)} whole numbers, by which no"
+            " answer has a gradient; a model of real numbers, in one array or several, is explained"
         )
     if description.task not in ("classification", "multi-label", "regression", "survival"):
         raise ConfigError(

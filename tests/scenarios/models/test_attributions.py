@@ -188,8 +188,6 @@ def test_without_captum_linear_models_are_explained_and_others_name_the_extra(
     ("changes", "refused"),
     [
         ({"columns": (), "features": (), "shape": (8,), "below": 256}, "reads text, whose features are tokens"),
-        ({"columns": (), "features": (), "shape": (), "inputs": {"scan": {"size": (4,)}, "age": {"size": (1,)}}},
-         "takes several arrays, scan, age; a model of one array"),
         ({"task": "next-token", "target": {"size": (6,), "below": 9}, "loss": "cross-entropy", "labels": ()},
          "and this one is next-token"),
     ],
