@@ -42,23 +42,24 @@ def exactly(words_2W: Tensor, ratio: float) -> list[tuple[int, int]]:
     return found
 
 
-def beside_a_middle(ratio: float, seed: int, number: int) -> Tensor:
-    """Return words whose cosine's Gaussian is nearer to a middle of whole numbers than float64 can tell, by far."""
+def beside_a_middle(ratio: float, seed: int, number: int, angle_of: Any) -> Tensor:
+    """Return words one of whose Gaussians is nearer to a middle of whole numbers than float64 can tell, by far."""
     rng, found = np.random.default_rng(seed), []
     with mpmath.workdps(60):
         for _ in range(number):
             radius = int(rng.integers(2**60, 2**63 - 2**60))
             size = ratio * mpmath.sqrt(-2 * mpmath.log(mpmath.mpf(2 * radius + 1) / 2**64))
             middle = int(rng.uniform(0.1, 0.9) * float(size)) + mpmath.mpf(1) / 2
-            turn = mpmath.acos(middle / size) * 2**63 / mpmath.pi
+            turn = angle_of(middle / size) * 2**63 / mpmath.pi
             found.append((radius, int(turn) + int(rng.choice([-4, -3, 3, 4]))))
     return words(*found)
 
 
+@pytest.mark.parametrize("angle_of", [mpmath.acos, mpmath.asin], ids=["cosine", "sine"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_beside_a_middle_between_two_whole_numbers_the_nearest_is_found(ratio: float) -> None:
+def test_beside_a_middle_between_two_whole_numbers_the_nearest_is_found(ratio: float, angle_of: Any) -> None:
     """Where float64 alone would guess: of 200 it has many wrong, and so the test could see it."""
-    hostile = beside_a_middle(ratio, 1, 200)
+    hostile = beside_a_middle(ratio, 1, 200, angle_of)
     expected = exactly(hostile, ratio)
     guessed = normals._values(hostile.clone(), ratio)[0].round().T.tolist()
     assert sum(tuple(one) != right for one, right in zip(guessed, expected, strict=True)) > 40
