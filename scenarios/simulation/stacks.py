@@ -10,7 +10,8 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.privacy.events import Event
 
-_CACHED: Final = {"cpu": 1 << 18, "cuda": 1 << 25}  # parameters of a stack, whose float64 sums a cache or a card holds
+_CACHED: Final = {"cpu": 1 << 19, "cuda": 1 << 25}  # parameters of a stack, whose float64 sums a cache or a card holds
+_FEW: Final = 32  # silos of a stack: fewer take nearly as long
 
 Alike = tuple[Event, int]
 """How silos of a group are charged: the event of one step, and a round's steps."""
@@ -51,10 +52,13 @@ class Stacks:
 def _each(silos: int, most: int) -> int:
     """Return how many silos a stack has: stacks are of one size, none of them nearly empty.
 
-    Two, four and so on by fours, so that cores which take them in turn end together.
+    They come in fours, or two by two where there are few silos, so that cores which take them in turn end together.
 
-    >>> _each(1000, 93), _each(100, 93), _each(90, 93), _each(250, 93)
-    (84, 50, 90, 63)
+    >>> _each(1000, 186), _each(130, 186), _each(100, 186), _each(60, 186), _each(3, 1), _each(1001, 2)
+    (125, 33, 50, 60, 1, 2)
     """
     count = -(-silos // most)
-    return -(-silos // (count if count < 3 else -(-count // 4) * 4))
+    for several in (4, 2):
+        if silos >= several * _FEW:
+            return -(-silos // (-(-count // several) * several))
+    return -(-silos // count)
