@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmodel.data.named import arrays
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.learning.inputs import called
@@ -64,6 +63,6 @@ def in_rows(
     if inputs is None or not isinstance(x_N, Mapping) or x_N.keys() != inputs.keys():
         found = ", ".join(x_N) if isinstance(x_N, Mapping) else "one array"
         raise ConfigError(f"this model takes {', '.join(inputs or ['one array'])}, and these records are {found}")
-    count = len(next(iter(arrays(x_N))))
+    count = len(next(iter(x_N.values())))
     row_NF = np.concatenate([x_N[name].reshape(count, -1) for name in inputs], axis=1).astype(np.float32)
     return replace(model, module=OfRows(model.module, inputs).eval()), row_NF
