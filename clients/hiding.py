@@ -39,10 +39,15 @@ from fedmodel.wire import TrainRequest
 def prepare(silo: Silo, request: TrainRequest) -> None:
     """Take in what neighbours dealt, and refuse a round that could not be masked, before anything is spent on it.
 
+    The pattern of what is sent is made here for the first time: that of a low rank builds the model.
+
     Raises:
+        ConfigError: When it cannot be built.
+        ProtocolError: When the vector received is of another model.
         AggregationRefused: When shares of the round are not held, or it was masked already.
         PolicyRefused: When no sum that this silo could be in is worth as many equal silos as its law asks for.
     """
+    pattern_of(silo.scenario, request.round_number, len(request.model_P))
     if silo.kit.law.encryption.secure_aggregation != "on":
         return
     with silo.protocol() as protocol:

@@ -14,9 +14,10 @@ from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, silo_records
-from fedmodel.errors import DataError
+from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.models.own import OwnConfig
+from fedmodel.learning import models, pattern
 from fedmodel.learning.jobs import training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
@@ -207,6 +208,29 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Scenario, tmp_path: Path) ->
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, np.zeros(3, dtype=np.float32))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "protocol-violated"
     assert charged(tmp_path / "ledgers" / "north.sqlite") == []  # what could not be trained costs nothing
+
+
+def test_a_low_rank_whose_model_cannot_be_built_again_costs_nothing(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shapes are looked up before the charge, and known after it."""
+    scenario = read_scenario(str(tiny_file), ["federation.update_rank=2"])
+    grid, built = joined(scenario, tmp_path), [0]
+    asked = wire.train_request(wire.TrainRequest(1, model(scenario)))
+
+    def shapes(*_: object) -> tuple[tuple[int, ...], ...]:
+        built[0] += 1
+        if built[0] == 1:
+            raise ConfigError("its folder is gone")
+        return ((1, 4), (1,))
+
+    pattern.forget_shapes()
+    monkeypatch.setattr(models, "parameter_shapes", shapes)
+    assert wire.refusal_code(ask(grid, asked, wire.TRAIN).error) == ConfigError.code
+    assert charged(tmp_path / "ledgers" / "north.sqlite") == []
+    assert len(wire.read_train_reply(ask(grid, asked, wire.TRAIN)).update_P) == 3
+    assert built == [2]
+    assert [event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")] == [2]
 
 
 def test_a_figure_of_training_data_in_an_answer_does_not_leave(
