@@ -118,6 +118,11 @@ class Model(Section, ABC):
         """What of it is code of the user's own, by its name; None where nothing is."""
         return None
 
+    @property
+    def cut_to(self) -> tuple[int, ...]:
+        """Lengths that rows of texts are cut to, beside the whole: each to the first that all of it fits into."""
+        return ()
+
     def why_not_on(self, data: Source) -> str | None:  # noqa: ARG002 - most kinds need records to tell
         """Return why it cannot learn of a source of records, by what both say; None where nothing speaks against it."""
         return None

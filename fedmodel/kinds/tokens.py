@@ -6,6 +6,7 @@ are in the hash by which silos know the scenario. No file of another hash is use
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
@@ -74,3 +75,20 @@ def text_arrays(shape: DataShape) -> tuple[str, str | None]:
             f' these records are {found}; take data.source = "json-lines", or a data set of your own of such arrays'
         )
     return tokens, mask
+
+
+def check_lengths(lengths: Sequence[int], shape: DataShape) -> None:
+    """Refuse lengths of rows for records that are no texts, say not where they end, or are no longer.
+
+    Raises:
+        ConfigError: What they are.
+    """
+    tokens, mask = text_arrays(shape)
+    (whole,) = (shape.inputs or {})[tokens].size
+    if lengths and mask is None:
+        raise ConfigError("model.lengths needs records with a mask, which says where a text ends; leave it out")
+    if lengths and lengths[-1] >= whole:
+        raise ConfigError(
+            f"model.lengths has {lengths[-1]}, and rows of {whole} tokens, as records have, are there anyway; say"
+            " shorter ones alone"
+        )

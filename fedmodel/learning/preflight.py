@@ -10,8 +10,9 @@ most the clip, as it says itself. Then at the parameters that it was built with,
 records are treated alike (`fedmodel.learning.conformance`, which makes the physical batch smaller where they are not),
 that every physical batch has its one shape, that sums lie on their grid, and that one record moves them by at most the
 clip, in lots of sizes around a physical batch's, records whose positions cancel and factors of 1e20 and 1e-20 among
-them (`fedmodel.learning.cancelling`). What a sum is rounded by is in the clip that a kind clips to, so that
-the bound has no tolerance. Then, for every model that is received, at that model.
+them (`fedmodel.learning.cancelling`). Where rows have several lengths (`fedmodel.learning.lengths`), all of this at
+each of them, and in lots of all. What a sum is rounded by is in the clip that a kind clips to, so that the bound has no
+tolerance. Then, for every model that is received, at that model.
 
 Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
 the probes would pass. It reads no record of the silo and draws nothing from a secret source, so it costs no privacy.
@@ -96,13 +97,33 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
     with without_dropout(gradients.module), _restored(gradients.parameters) as own:
         # At ordinary parameters, where coupling is told from rounding.
         for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(gradients, own), strict=False):
-            check_sensitivity(gradients.flat, shape, max_grad_norm, device, outliers=outliers, tolerance=tolerance)
-        size = settle(gradients, shape, partial(_tried, gradients, own), thorough=2)
-        for number, _ in enumerate(_tried(gradients, own)):
-            lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
-            check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
-        check_positions(gradients, shape, max_grad_norm)
+            for one in gradients.shapes(shape):
+                check_sensitivity(gradients.flat, one, max_grad_norm, device, outliers=outliers, tolerance=tolerance)
+        _at_each_length(gradients, shape, partial(_measure, gradients, own, max_grad_norm))
+        if gradients.lengths is not None:
+            cut = partial(gradients.flat, whole=False)
+            check_sensitivity(cut, shape, max_grad_norm, device, companions=(2, gradients.rows), outliers=_FEW_OUTLIERS)
     return gradients.rows
+
+
+def _measure(gradients: ClippedSum, own: Sequence[Tensor], max_grad_norm: float, shape: DataShape) -> None:
+    """Measure a pipeline at one shape of rows, at its own parameters and at hostile ones."""
+    size = settle(gradients, shape, partial(_tried, gradients, own), thorough=2)
+    for number, _ in enumerate(_tried(gradients, own)):
+        lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
+        check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
+    check_positions(gradients, shape, max_grad_norm)
+
+
+def _at_each_length(gradients: ClippedSum, shape: DataShape, measure: Callable[[DataShape], None]) -> None:
+    """Measure a pipeline at each length of rows, and anew where one of them conforms at fewer rows than another did."""
+    shapes, before = gradients.shapes(shape), 0
+    while gradients.rows != before:
+        before = gradients.rows
+        for one in shapes:
+            measure(one)
+        if len(shapes) == 1:
+            return
 
 
 def check_positions(gradients: ClippedSum, shape: DataShape, max_grad_norm: float, seed: int = 1) -> float:
@@ -171,8 +192,12 @@ def check_received(gradients: ClippedSum, shape: DataShape, max_grad_norm: float
         PrivacyError: When the bound is broken, or the model changes a parameter or a buffer as records pass.
     """
     with without_dropout(gradients.module):
-        settle(gradients, shape, lambda: iter([None]))
-        check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS[:1], (gradients.rows,))
+
+        def measure(one: DataShape) -> None:
+            settle(gradients, one, lambda: iter([None]))
+            check_sums(gradients, one, max_grad_norm, _FEW_OUTLIERS[:1], (gradients.rows,))
+
+        _at_each_length(gradients, shape, measure)
     return gradients.rows
 
 

@@ -266,17 +266,18 @@ class Ranks:
         self.begin(pipeline, None, gradients.rows)
         device = gradients.parameters[0].device
         count = self.count * gradients.rows + 1  # a batch for each of them, and one that has a single record
-        x_N, y_N = made_up(shape, count, torch.Generator().manual_seed(0))
-        x_N, y_N = each(x_N, lambda one: one.to(device)), y_N.to(device)
         lot = np.arange(count)
-        with without_dropout(gradients.module):
-            alone = gradients.of(x_N, y_N, lot, gradients.made_up_views)
-            together = self.of(gradients, x_N, y_N, lot, gradients.made_up_views)
-        if not all(torch.equal(one, other) for one, other in zip(alone, together, strict=True)):
-            raise PrivacyError(
-                f"{self.count} processes sum up made-up records to another sum than one does: their devices do not"
-                " compute alike; say a device that they all can have, or processes = 1, in silo.toml"
-            )
+        for own in gradients.shapes(shape):
+            x_N, y_N = made_up(own, count, torch.Generator().manual_seed(0))
+            x_N, y_N = each(x_N, lambda one: one.to(device)), y_N.to(device)
+            with without_dropout(gradients.module):
+                alone = gradients.of(x_N, y_N, lot, gradients.made_up_views, whole=True)
+                together = self.of(gradients, x_N, y_N, lot, gradients.made_up_views, whole=True)
+            if not all(torch.equal(one, other) for one, other in zip(alone, together, strict=True)):
+                raise PrivacyError(
+                    f"{self.count} processes sum up made-up records to another sum than one does: their devices do not"
+                    " compute alike; say a device that they all can have, or processes = 1, in silo.toml"
+                )
         self._alike.add(compared)
 
     def of(
@@ -286,6 +287,8 @@ class Ranks:
         y_N: Tensor,
         lot: NDArray[np.intp],
         augment: Callable[[Inputs], Inputs] | None = None,
+        *,
+        whole: bool = False,
     ) -> list[Tensor]:
         """Return the clipped sum of a lot, to the bit as `gradients.of` does.
 
@@ -295,13 +298,14 @@ class Ranks:
             y_N: Their targets. Sensitive.
             lot: Indices of the records drawn. Sensitive.
             augment: Makes the views of records.
+            whole: Whether rows stay as long as they are, where there are several lengths.
 
         Raises:
             FedmodelError: When a process is gone, or refuses; the others have ended then.
         """
         with self._or_ended():
             gradients.begin()
-            batches, are_told = gradients.batches(x_N, y_N, lot, augment), False
+            batches, are_told = gradients.batches(x_N, y_N, lot, augment, whole=whole), False
             while turn := [*islice(batches, self.count)]:
                 if len(turn) > 1 and not are_told:
                     self._tell_parameters(gradients)

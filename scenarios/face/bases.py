@@ -29,7 +29,7 @@ from fedmodel.kinds.models.hf import LEARNS, PREFIX
 from fedmodel.kinds.shape import NEXT, SEQUENCE
 from fedmodel.kinds.tokens import TokenizerConfig, text_inputs
 
-_OPTIONAL: Final = ("rank", "alpha", "dropout", "base_precision", "gradient_checkpointing")
+_OPTIONAL: Final = ("rank", "alpha", "dropout", "base_precision", "gradient_checkpointing", "lengths")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Base:
         rank, alpha, dropout: Of "lora". Default: 8, 16 and 0.
         base_precision: In which the frozen base is held in memory: "float32", the default, "bf16" or "nf4".
         gradient_checkpointing: Whether its blocks are computed again in the backward pass, to take less memory.
-        length: How many tokens of a text are read; what is longer is cut, and what is shorter costs as much.
+        lengths: Shorter lengths that rows are cut to, each to the first that all of a text fits into.
+        length: How many tokens of a text are read; what is longer is cut, and what is shorter costs as much, or as the
+            first of `lengths` that it fits into.
         text: The column that is the text.
     """
 
@@ -60,6 +62,7 @@ class Base:
     dropout: float | None = None
     base_precision: str | None = None
     gradient_checkpointing: bool | None = None
+    lengths: Sequence[int] | None = None
     length: int = 64
     text: str = "text"
 

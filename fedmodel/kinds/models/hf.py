@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
@@ -13,7 +14,7 @@ from fedmodel.kinds.bases import Base, base_of, place
 from fedmodel.kinds.model import Model
 from fedmodel.kinds.section import Hash, Positive
 from fedmodel.kinds.shape import CLASSIFICATION, MULTI_LABEL, NEXT, REGRESSION, SEQUENCE, DataShape
-from fedmodel.kinds.tokens import text_arrays
+from fedmodel.kinds.tokens import Length, check_lengths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +65,8 @@ class HfConfig(Model):
             in `training.precision`, and adapters are float32. Of "bf16" and "nf4" they are rounded, once.
         gradient_checkpointing: Whether the base's blocks are computed again in the backward pass, and what is inside of
             them is not kept (`fedmodel.kinds.recomputed`).
+        lengths: In rising order, numbers of tokens that rows are cut to as it trains, each to the first that all of the
+            text fits into (`fedmodel.learning.lengths`). Padding past that is not computed.
         sha256: Of the base's files, whatever it is held in; written when the folder is read.
     """
 
@@ -82,6 +85,9 @@ class HfConfig(Model):
     # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
     base_precision: BasePrecision = Field(default="float32", exclude_if=lambda said: said == "float32")
     gradient_checkpointing: bool = Field(default=False, exclude_if=lambda said: not said)
+    lengths: Annotated[tuple[Length, ...], Field(strict=False, max_length=16)] = Field(
+        default=(), exclude_if=lambda said: not said
+    )
     sha256: Hash | None = None
 
     @model_validator(mode="after")
@@ -96,6 +102,8 @@ class HfConfig(Model):
             )
         if self.gradient_checkpointing and self.adapt == "head":
             raise ValueError('adapt = "head" passes no gradient back to a block; leave gradient_checkpointing out')
+        if any(one >= other for one, other in pairwise(self.lengths)):
+            raise ValueError(f"lengths rise, and these are {list(self.lengths)}")
         fields = type(self).model_fields
         for key in _OF_LORA if self.adapt != "lora" else ():
             if getattr(self, key) != fields[key].default:
@@ -113,10 +121,15 @@ class HfConfig(Model):
             )
         try:
             if data.is_settled:
-                text_arrays(data.shape)
+                check_lengths(self.lengths, data.shape)
         except ConfigError as error:
             return f'data.source = "{data.source}": {error}'
         return None
+
+    @property
+    def cut_to(self) -> tuple[int, ...]:
+        """Lengths that rows are cut to."""
+        return self.lengths
 
     @property
     def folder(self) -> Path | None:
@@ -161,6 +174,7 @@ class HfConfig(Model):
         from fedmodel.kinds.adapted import Adaptation, adapted
         from fedmodel.kinds.adapters import Lora
 
+        check_lengths(self.lengths, shape)
         lora = Lora(self.targets, self.rank, self.alpha, self.dropout) if self.adapt == "lora" else None
         config = Adaptation(
             self.sha256 or self._read().sha256,

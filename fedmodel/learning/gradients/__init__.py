@@ -82,9 +82,11 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import arrays
 from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients.layers.parts import added_up
 from fedmodel.learning.inputs import Inputs, taken, unlike
 from fedmodel.learning.keeping import Kept, undone
+from fedmodel.learning.lengths import Lengths
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
 
@@ -107,6 +109,7 @@ class ClippedSum(ABC):
         rows: Records that a physical batch has room for; `fedmodel.learning.preflight` makes it smaller where kernels
             ask for it.
         views: K, how many views of each record there are; whoever builds the sum sets it, before anything is measured.
+        lengths: At which lengths rows are computed (`fedmodel.learning.lengths`), where there are several; set so, too.
         most_records: Of a silo, for which the guarantee holds.
 
     Raises:
@@ -126,6 +129,7 @@ class ClippedSum(ABC):
         self._as_kept = False  # whether the model holds what was kept of it
         self.refuses = False  # whether `of` was asked to refuse a model that changes
         self.views = 1
+        self.lengths: Lengths | None = None
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         count = sum(parameter.numel() for parameter in self.parameters)
         if count > _MOST_PARAMETERS:
@@ -206,6 +210,7 @@ class ClippedSum(ABC):
         augment: Callable[[Inputs], Inputs] | None = None,
         *,
         refuse: bool = False,
+        whole: bool = False,
     ) -> list[Tensor]:
         """Return the clipped sum of a lot, as `take` does, with nothing older in it.
 
@@ -217,9 +222,10 @@ class ClippedSum(ABC):
                 (`fedmodel.learning.augmenting`); None for the records themselves.
             refuse: Whether a model that writes into its parameters or buffers is refused, and not only put back to what
                 it was after each physical batch: of made-up records alone.
+            whole: Whether rows stay as long as they are, where there are several lengths: as they are measured.
         """
         self.begin(refuse=refuse)
-        for x_V, y_R in self.batches(x_N, y_N, lot, augment):
+        for x_V, y_R in self.batches(x_N, y_N, lot, augment, whole=whole):
             with self._undone():
                 self.add(x_V, y_R)
         return self.take()
@@ -236,7 +242,13 @@ class ClippedSum(ABC):
             self._kept = Kept(self.module)
 
     def batches(
-        self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], augment: Callable[[Inputs], Inputs] | None = None
+        self,
+        x_N: Inputs,
+        y_N: Tensor,
+        lot: NDArray[np.intp],
+        augment: Callable[[Inputs], Inputs] | None = None,
+        *,
+        whole: bool = False,
     ) -> Iterator[tuple[Inputs, Tensor]]:
         """Yield a lot's physical batches in their order: views of records and targets. Sensitive.
 
@@ -247,13 +259,22 @@ class ClippedSum(ABC):
             y_N: Their targets.
             lot: Indices of the records drawn.
             augment: Makes views of records.
+            whole: As `of` has it.
         """
-        for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
-            x_R = taken(x_N, chunk)
-            x_V = x_R if augment is None else augment(x_R)
-            if any(len(one) != len(chunk) * self.views for one in arrays(x_V)):
-                raise PrivacyError(f"records came without {self.views} views each, and rows of two would be one's")
-            yield x_V, y_N[chunk]
+        lengths, index_L = None if whole else self.lengths, torch.from_numpy(lot).to(y_N.device)
+        for length, own_L in [(0, index_L)] if lengths is None else lengths.parts(x_N, y_N, index_L):
+            for chunk in _chunks(own_L, self.rows):
+                x_R, y_R = taken(x_N, chunk), y_N[chunk]
+                if lengths is not None:
+                    x_R, y_R = lengths.cut(x_R, y_R, length)
+                x_V = x_R if augment is None else augment(x_R)
+                if any(len(one) != len(chunk) * self.views for one in arrays(x_V)):
+                    raise PrivacyError(f"records came without {self.views} views each, and rows of two would be one's")
+                yield x_V, y_R
+
+    def shapes(self, shape: DataShape) -> tuple[DataShape, ...]:
+        """Return what records look like at each length at which they are computed, as they are kept first."""
+        return (shape,) if self.lengths is None else self.lengths.shapes(shape)
 
     def summed_apart(self, x_V: Inputs, y_R: Tensor) -> Tensor:
         """Return what `summed` does once a lot has begun; the model is after it as it was before. Sensitive."""
@@ -286,15 +307,16 @@ class ClippedSum(ABC):
         """Return the gradient of each record, from those of its views: their sum, added up one after the other."""
         return added_up(grad_V, self.views)
 
-    def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:
+    def flat(self, x_N: Inputs, y_N: Tensor, *, whole: bool = True) -> Tensor:
         """Return the clipped sum of all the records, by made-up views of them, float64 of shape `(P,)`, WITHOUT noise.
 
-        Sensitive: for measuring sensitivity on made-up records, never for release.
+        Sensitive: for measuring sensitivity on made-up records, never for release. Rows stay as long as they are, or
+        are cut as in training where `whole` is false.
 
         Raises:
             PrivacyError: Where the model writes into its parameters or buffers as records pass.
         """
-        sums = self.of(x_N, y_N, np.arange(len(y_N)), self.made_up_views, refuse=True)
+        sums = self.of(x_N, y_N, np.arange(len(y_N)), self.made_up_views, refuse=True, whole=whole)
         return torch.cat([part.reshape(-1) for part in sums])
 
 

@@ -29,6 +29,7 @@ from fedmodel.learning.devices import use_device
 from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.jobs import Vector, Wrapper
 from fedmodel.learning.lasting import Lasted
+from fedmodel.learning.lengths import of_shape
 from fedmodel.learning.memory import most_rows, one_pass
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.pattern import forget_shapes
@@ -239,7 +240,7 @@ def _built(
     most = scenario.training.max_physical_batch
     clip, unit, rows = _figures(event, clip, 1 if most == "auto" else most)
     gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
-    gradients.views = _views(scenario)
+    gradients.views, gradients.lengths = _views(scenario), of_shape(scenario.model.cut_to, shape)
     _set_up_again(scenario, device)
     return gradients
 
