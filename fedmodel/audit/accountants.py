@@ -26,9 +26,9 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from opacus.accountants import PRVAccountant
 
 from fedmodel.audit.measured import Gauge, gauge
+from fedmodel.audit.prv import prv_accountant
 from fedmodel.privacy import accounting
 from fedmodel.privacy.accounting.lower import Steps, least_epsilon, merged
 from fedmodel.privacy.events import Event
@@ -107,7 +107,7 @@ def prv_epsilon(steps: tuple[Steps, ...], delta: float) -> float | None:
         return None
     if not prv_is_close(sum(one.number for one in steps), delta):
         return None
-    accountant = PRVAccountant()
+    accountant = prv_accountant()
     accountant.history = [(one.noise, one.rate, one.number) for one in steps]
     error = _PRV_DELTA_ERROR * delta
     # Its formula takes the log of 0 where every record is in every lot, and means it; the domain it searches by RDP.

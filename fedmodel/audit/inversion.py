@@ -41,6 +41,7 @@ from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import build_model
+from fedmodel.learning.optimizers import build_optimizer
 from fedmodel.learning.tasks.classification import cross_entropy
 from fedmodel.privacy import grid
 from fedmodel.privacy.mechanisms import mechanism_of
@@ -212,7 +213,9 @@ class _Attacked:
         """Return what a silo whose lot is this one record sends: the model after a step, less the model before."""
         module = build_model(_MODEL, self._scenario.data.shape, self._seed)
         before_P = vectors.flatten(module)
-        optimizer = torch.optim.SGD(module.parameters(), lr=self._scenario.training.learning_rate)
+        training = self._scenario.training
+        plain = training.model_copy(update={"optimizer": "sgd", "momentum": 0.0})
+        optimizer = build_optimizer(plain, module, training.learning_rate)
         x_1F, y_1 = torch.from_numpy(x_F[None]), torch.tensor([label])
         if noised:
             clip = self._plan.max_grad_norm

@@ -11,6 +11,7 @@ import sys
 from fedmodel.errors import ConfigError
 from fedmodel.system import environment
 from scenarios.cli import completion
+from scenarios.cli.loading import loading
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
         sys.exit(error.exit_status)
     if asked:
         sys.exit(completion.answer())
-    from scenarios.cli import main
+    with loading():
+        from scenarios.cli import main
 
     main.main()

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import click
 import typer
 
+from scenarios.cli.loading import loading
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
@@ -48,10 +49,11 @@ def simulate(
         _show_partition(scenario, settings or (), out, as_json)
         return
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios.cli.tables import report_on, show_run
-        from scenarios.runs.progress import rounds_progress
-        from scenarios.runs.usefulness import told_of
-        from scenarios.simulation.prepared import prepare
+        with loading():
+            from scenarios.cli.tables import report_on, show_run
+            from scenarios.runs.progress import rounds_progress
+            from scenarios.runs.usefulness import told_of
+            from scenarios.simulation.prepared import prepare
 
         prepared = prepare(scenario, settings or (), engine, device, out)
     again = command_of(scenario, settings or (), engine, device, prepared.folder, report=report, as_json=as_json)

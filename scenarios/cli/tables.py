@@ -15,6 +15,7 @@ from rich.text import Text
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
+from scenarios.cli.loading import loading
 from scenarios.cli.printing import answer, err, out
 
 _MOST_ROWS: Final = 20  # that a person reads one after the other
@@ -235,7 +236,8 @@ def show_claim(run_dir: Path, as_json: bool, **more: str) -> None:
 def report_on(run_dir: Path, as_json: bool) -> None:
     """Write a run's report, and say where it is."""
     with err.status("reporting") if err.is_terminal else nullcontext():
-        from scenarios.report.illustrated import write_report
+        with loading():
+            from scenarios.report.illustrated import write_report
 
         page = write_report(run_dir)
     show_report(page, as_json)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedmodel.audit.inversion import NOTE, inversion
+from fedmodel.config import read_scenario
+from scenarios.report.build import build
+from scenarios.report.page.plots import pictures_row
+from scenarios.report.page.render import render
+
 
 def write_report(run_dir: Path) -> Path:
     """Write a run's report, signed by its server, and return where the page lies.
@@ -14,12 +20,6 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         FedmodelError: As `scenarios.report.build.build` does.
     """
-    from fedmodel.audit.inversion import NOTE, inversion
-    from fedmodel.config import read_scenario
-    from scenarios.report.build import build
-    from scenarios.report.page.plots import pictures_row
-    from scenarios.report.page.render import render
-
     found = inversion(read_scenario("digits"), others=0)  # whose medians are not on the page
     seen = "; ".join(f"{one.caption}: correlation {one.correlation:.2f}" for one in found.pictures[1:])
     picture = pictures_row(

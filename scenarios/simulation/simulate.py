@@ -76,10 +76,9 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
         PrivacyError: When the model or its loss cannot be private, or cannot be trained on records of such a shape.
     """
-    import torch
-
     from fedmodel.data import check_read_by_silos, held_out_records, silo_records
     from fedmodel.learning.checked_figures import check_figures
+    from fedmodel.learning.devices import use_device
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.jobs import words_asked
@@ -119,7 +118,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
             " message; use fewer or narrower layers"
         )
-    check_model(scenario, torch.device("cpu"))
+    check_model(scenario, use_device("cpu", scenario.training.threads))
     check_figures(scenario)
     if scenario.encryption.secure_aggregation != "off":
         quantizer = scenario_policy(scenario).quantizer

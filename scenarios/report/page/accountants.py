@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from opacus.accountants import PRVAccountant
 
 from fedmodel.audit.accountants import prv_is_close
+from fedmodel.audit.prv import prv_accountant
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, bounded
 
@@ -51,7 +51,7 @@ def prv(events: Sequence[Event], delta: float) -> tuple[float | None, str | None
     steps = Counter[tuple[float, float]]()
     for step, count in parts:
         steps[step.noise, step.rate] += count
-    accountant = PRVAccountant()
+    accountant = prv_accountant()
     accountant.history = [(noise, rate, count) for (noise, rate), count in steps.items()]
     # Its formula takes the log of 0 where every record is in every lot, and means it; the domain it searches by RDP.
     with warnings.catch_warnings(), np.errstate(all="ignore"):

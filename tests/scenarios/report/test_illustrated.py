@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedmodel.audit.inversion import NOTE, _Attacked
-from scenarios.report import build
+from scenarios.report import illustrated
 from scenarios.report.illustrated import write_report
 
 
@@ -29,7 +29,7 @@ def test_the_page_gets_four_pictures_and_no_other_digit_is_attacked(
         return run_dir
 
     monkeypatch.setattr(_Attacked, "images", images)
-    monkeypatch.setattr(build, "build", built)
+    monkeypatch.setattr(illustrated, "build", built)
     assert write_report(tmp_path) == tmp_path
     assert len(attacked) == 1
     assert list(shown) == [NOTE]

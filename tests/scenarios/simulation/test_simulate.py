@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
 from scenarios.deployment import rehearsal
-from scenarios.simulation.simulate import run_folder
+from scenarios.simulation.simulate import check_scenario, run_folder
 from tests.scenarios.cli.test_main import Run
 
 
@@ -57,3 +58,13 @@ def test_a_rehearsal_that_is_refused_before_it_starts_anybody_leaves_no_folder(
         assert run("deploy-local", str(tiny_file), "--loopback", "--no-report", *more) == 2
         assert "refused, as asked" in run.err
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_is_checked_with_the_threads_that_train(tiny: Scenario) -> None:
+    """More of them wait for each other in loops: of digits they took an eighth of a whole run's CPU time."""
+    torch.set_num_threads(2)
+    try:
+        check_scenario(tiny)
+        assert torch.get_num_threads() == tiny.training.threads == 1
+    finally:
+        torch.set_num_threads(1)
