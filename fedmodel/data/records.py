@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import Scenario, data_from_json
+from fedmodel.data.apart import held_apart
 from fedmodel.data.named import arrays, each, together
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.partition import Partition, Units, labels_of
@@ -228,7 +229,7 @@ def deal_out(
     label_P = labels_of(everything.y_N[first_P])
     train_P, test_P = np.arange(len(first_P)), np.empty(0, np.intp)
     if held_out is not None:
-        train_P, test_P = _held_apart(label_P, len(first_P), held_out, seed)
+        train_P, test_P = held_apart(label_P, len(first_P), held_out, derive_seed(seed, "held-out") % 2**32)
     units = Units(
         len(train_P),
         None if label_P is None else label_P[train_P],
@@ -238,24 +239,6 @@ def deal_out(
     dealt = [train_P[part] for part in config.parts(units, silos, rng)]
     apart, *silos_own = (everything.take(_records_of(persons, person_N)) for persons in (np.sort(test_P), *dealt))
     return apart, tuple(silos_own)
-
-
-def _held_apart(
-    label_P: NDArray[np.int64] | None, persons: int, held_out: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return who trains, and who is held out: of each label about the same share, where there are labels."""
-    from sklearn.model_selection import train_test_split  # who reads rows for a model deals nothing out
-
-    try:
-        train_P, test_P = train_test_split(
-            np.arange(persons),
-            test_size=held_out,
-            stratify=label_P,
-            random_state=derive_seed(seed, "held-out") % 2**32,
-        )
-    except ValueError as error:
-        raise DataError(f"data.held_out = {held_out} leaves a part without every label; {error}") from error
-    return train_P, test_P
 
 
 def _said(

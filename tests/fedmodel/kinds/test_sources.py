@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from sklearn import datasets
 
 from fedmodel.config import data_from_json, read_scenario
 from fedmodel.config.kinds import DataConfig
@@ -162,3 +163,13 @@ def test_the_shape_of_a_users_own_records_is_what_is_declared(said: dict[str, An
 def test_a_section_of_a_users_own_that_could_be_read_two_ways_is_refused(said: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         DATA.validate_python(OWN | said)
+
+
+def test_the_digits_are_those_that_scikit_learn_loads() -> None:
+    digits = read_scenario("digits").data
+    assert isinstance(digits, DigitsConfig)
+    images, labels = digits.load(0)
+    wanted = datasets.load_digits()
+    np.testing.assert_array_equal(images[:, 0], wanted.images)
+    np.testing.assert_array_equal(labels, wanted.target)
+    assert (images.dtype, labels.dtype) == (np.float64, np.int64)

@@ -49,6 +49,26 @@ def test_figures_of_classes_are_those_of_scikit_learn(classes: int) -> None:
         assert found["brier"] == pytest.approx(metrics.brier_score_loss(target, score, labels=range(classes)), rel=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("steps", [2, 50])
+def test_what_is_counted_and_ranked_here_is_scikit_learns(classes: int, steps: int) -> None:
+    """With scores of which many are equal, as of a model that is rounded."""
+    rng = np.random.default_rng(classes)
+    shape, target = DataShape((1,), classes), rng.integers(0, classes, 300)
+    width = 1 if classes == 2 else classes
+    logits = np.round(steps * (rng.normal(size=(300, width)) + (target[:, None] == np.arange(classes))[:, -width:]))
+    logits /= steps
+    found = figures(shape, logits, target, "accuracy", "precision", "recall", "f1", "auroc")
+    score = task_of(shape).answers("cross-entropy", torch.tensor(logits, dtype=torch.float32)).numpy()
+    said, average = score.argmax(axis=1), "binary" if classes == 2 else "macro"
+    assert found["accuracy"] == metrics.accuracy_score(target, said)
+    for name, one in (("precision", metrics.precision_score), ("recall", metrics.recall_score)):
+        assert found[name] == pytest.approx(one(target, said, average=average), rel=1e-12)
+    assert found["f1"] == pytest.approx(metrics.f1_score(target, said, average=average), rel=1e-12)
+    of, by = (target, score[:, 1]) if classes == 2 else (np.eye(classes)[target], score)
+    assert found["auroc"] == pytest.approx(metrics.roc_auc_score(of, by, average="macro"), rel=1e-12)
+
+
 def test_what_is_not_defined_of_classes_is_left_out() -> None:
     names = ("balanced-accuracy", "average-precision", "recall@0.5", "brier")
     found = figures(DataShape((1,), 2), np.array([[1.0], [-1.0]]), np.array([0, 0]), *names)
