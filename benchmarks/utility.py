@@ -23,6 +23,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +33,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import torch
 from fields import credit, fashion, heart, survival
-from fields.field import NO_PRIVACY, Field, Level, Scores
+from fields.field import NO_PRIVACY, Field, Level, Scores, records_of
 from fields.training import central, federated, majority
 
 from fedmodel.config import read_scenario
@@ -56,27 +59,57 @@ def trained(who: str, field: Field, level: Level, settings: list[str]) -> Scores
     return central(field, level, settings, math.sqrt(silos) if who == CENTRAL_AS_NOISY else 1.0)
 
 
-def measured(name: str, seeds: int, named: str = "") -> list[dict[str, Any]]:
-    """Return every row of a field whose name has some words: its figures for each seed, and the CPU seconds of all."""
-    field, rows = FIELDS[name], []
-    for way, level_name in ((way, level) for way in field.ways for level in field.levels):
-        level = field.levels[level_name]
+@dataclass
+class Row:
+    """A row while it is measured.
+
+    Attributes:
+        row: What it is called.
+        level: What its level is called; empty where it has none.
+        figures: Its figures by a seed.
+        runs: Those of each seed so far.
+        cpu_seconds: Spent on them.
+    """
+
+    row: str
+    level: str
+    figures: Callable[[int], Scores]
+    runs: list[Scores] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+
+def rows_of(name: str, named: str) -> Iterator[Row]:
+    """Return every row of a field whose name has some words; of one answer for all, and of others' models, always."""
+    held = FIELDS[name]
+    for way, level_name in ((way, level) for way in held.ways for level in held.levels):
         for who in (FEDERATED, CENTRAL, CENTRAL_AS_NOISY):
-            if named not in f"{who}, {way}" or (who == CENTRAL_AS_NOISY and level_name == NO_PRIVACY):
-                continue
-            started, runs = time.process_time(), []
-            for seed in range(_FIRST_SEED, _FIRST_SEED + seeds):
-                own = [one.replace("SEED", str(seed)) for one in field.ways[way]]
-                settings = [*level.settings, *own, f"seed={seed}", "encryption={}"]
-                runs.append(trained(who, field, level, settings))
-            spent = (time.process_time() - started) / seeds
-            rows.append({"row": f"{who}, {way}", "level": level_name, "runs": runs, "cpu_seconds": spent})
-    alone = [majority(field, [f"seed={seed}"]) for seed in range(_FIRST_SEED, _FIRST_SEED + seeds)]
-    rows.append({"row": "one answer for all", "level": "", "runs": alone, "cpu_seconds": 0.0})
-    for row, figures in field.besides.items():
-        runs = [figures([f"seed={seed}"]) for seed in range(_FIRST_SEED, _FIRST_SEED + seeds)]
-        rows.append({"row": row, "level": NO_PRIVACY, "runs": runs, "cpu_seconds": 0.0})
-    return rows
+            if named in f"{who}, {way}" and not (who == CENTRAL_AS_NOISY and level_name == NO_PRIVACY):
+                level, own = held.levels[level_name], held.ways[way]
+                yield Row(f"{who}, {way}", level_name, partial(of_a_seed, who, held, level, own))
+    yield Row("one answer for all", "", lambda seed: majority(held, [f"seed={seed}"]))
+    yield from (Row(row, NO_PRIVACY, figures) for row, figures in held.besides.items())
+
+
+def of_a_seed(who: str, held: Field, level: Level, own: tuple[str, ...], seed: int) -> Scores:
+    """Return the figures of a row's run."""
+    said = [one.replace("SEED", str(seed)) for one in own]
+    return trained(who, held, level, [*level.settings, *said, f"seed={seed}", "encryption={}"])
+
+
+def measured(name: str, seeds: int, named: str = "") -> list[dict[str, Any]]:
+    """Return every row of a field whose name has some words: its figures for each seed, and the CPU seconds of a run.
+
+    All rows of a seed come before the next seed's, since the last deal is kept: features of pictures take as long to
+    make as a run takes. The first deal of a seed is in no row's seconds.
+    """
+    rows = list(rows_of(name, named))
+    for seed in range(_FIRST_SEED, _FIRST_SEED + seeds):
+        records_of(read_scenario(FIELDS[name].scenario, [f"seed={seed}"]))
+        for row in rows:
+            started = time.process_time()
+            row.runs.append(row.figures(seed))
+            row.cpu_seconds += time.process_time() - started
+    return [{"row": r.row, "level": r.level, "runs": r.runs, "cpu_seconds": r.cpu_seconds / seeds} for r in rows]
 
 
 def cell(runs: list[Scores], figure: str) -> str:

@@ -41,7 +41,8 @@ class Field:
         score: Figures of scores of the positive class, or of all classes, on the held-out records.
         ways: Settings that replace others' data or scaling, by what they are called.
         at_once: Records of a central lot whose gradients are held together; the lot is added up of such parts.
-        besides: Other rows, without privacy: their figures by the settings of a scenario.
+        ghost: Whether Opacus clips by two passes and holds no record's gradient: faster where these are large.
+        besides: Other rows, without privacy: their figures by a seed.
     """
 
     scenario: str
@@ -49,7 +50,8 @@ class Field:
     score: Callable[[Scenario, Records, NDArray[Any]], Scores]
     ways: dict[str, tuple[str, ...]]
     at_once: int = 10_000
-    besides: Mapping[str, Callable[[list[str]], Scores]] = field(default_factory=dict)
+    ghost: bool = False
+    besides: Mapping[str, Callable[[int], Scores]] = field(default_factory=dict)
 
 
 def records_of(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus import PrivacyEngine
-from opacus.optimizers import DPOptimizer
 from opacus.utils.batch_memory_manager import BatchMemoryManager
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fedmodel as fm
@@ -58,27 +59,63 @@ def central(field: Field, level: Level, settings: list[str], times_the_noise: fl
     rate, steps, clip = level.central
     losses = objective(scenario.data.shape, scenario.training.loss).losses
     module = build_model(scenario.model, scenario.data.shape, seed=scenario.seed or 0)
-    momentum = scenario.training.momentum
-    optimizer: torch.optim.Optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=momentum)
-    data = TensorDataset(torch.from_numpy(train.x_NF), torch.from_numpy(train.y_N))
-    lots: Any = DataLoader(data, batch_size=len(train), shuffle=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=scenario.training.momentum)
+    data = _Records(torch.from_numpy(train.x_NF), torch.from_numpy(train.y_N))
+    lots: Any = DataLoader(data, batch_size=len(train), shuffle=True, collate_fn=tuple)
     if scenario.privacy.baseline is None:
         noise = times_the_noise * plans.noise_multiplier(scenario.plan(scenario.federation.silos[0]))
-        module, optimizer, lots = PrivacyEngine().make_private(
-            module=module, optimizer=optimizer, data_loader=lots, noise_multiplier=noise, max_grad_norm=clip
-        )
-        in_parts: Any = BatchMemoryManager(
-            data_loader=lots, max_physical_batch_size=field.at_once, optimizer=cast("DPOptimizer", optimizer)
-        )
+        run = _private(field, _Run(module, optimizer, _Mean(losses), lots), noise, clip)
     else:
-        in_parts = nullcontext(lots)
-    with in_parts as parts:
+        run = _Run(module, optimizer, _Mean(losses), nullcontext(lots))
+    with run.lots as parts:
         for _ in range(steps):
             for x_BF, y_B in parts:
-                optimizer.zero_grad()
-                losses(module(x_BF), y_B).mean().backward()
-                optimizer.step()
+                run.optimizer.zero_grad()
+                run.loss(run.module(x_BF), y_B).backward()
+                run.optimizer.step()
     return field.score(scenario, held_out, outputs(module, held_out.x_NF))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a loop trains with; the loss is that of a part of a lot, and lots come when they are entered."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[Tensor, Tensor], Any]
+    lots: Any
+
+
+def _private(field: Field, plain: _Run, noise: float, clip: float) -> _Run:
+    """Return the same by Opacus, whose lots come in parts that are added up."""
+    engine, given = PrivacyEngine(), {"noise_multiplier": noise, "max_grad_norm": clip}
+    given |= {"module": plain.module, "optimizer": plain.optimizer, "data_loader": plain.lots}
+    loss = plain.loss
+    if field.ghost:
+        given |= {"criterion": loss, "grad_sample_mode": "ghost"}
+        module, optimizer, loss, lots = engine.make_private(**given)
+    else:
+        module, optimizer, lots = engine.make_private(**given)
+    parts = BatchMemoryManager(data_loader=lots, max_physical_batch_size=field.at_once, optimizer=optimizer)
+    return _Run(module, optimizer, loss, parts)
+
+
+class _Records(TensorDataset):
+    """Records that are taken by all their places at once, which one by one takes longer than a step."""
+
+    def __getitems__(self, places: list[int]) -> tuple[Tensor, ...]:
+        return tuple(tensor[places] for tensor in self.tensors)
+
+
+class _Mean:
+    """The mean loss of records, or each record's, by the word that Opacus sets for its two passes."""
+
+    def __init__(self, losses: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.losses, self.reduction = losses, "mean"
+
+    def __call__(self, output_BK: Tensor, target_B: Tensor) -> Tensor:
+        each_B = self.losses(output_BK, target_B)
+        return each_B.mean() if self.reduction == "mean" else each_B
 
 
 def majority(field: Field, settings: list[str]) -> Scores:
