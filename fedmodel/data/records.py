@@ -192,7 +192,19 @@ def _deal(
         has_persons = name == "person" and config.why_no_persons() is None
         return person_N if value_N is None and has_persons else value_N
 
-    return deal_out(Records(x, y_N, person_N), config.held_out, config.partition, silos, seed, column)
+    everything, apart_N = Records(x, y_N, person_N), config.apart()
+    if apart_N is None:
+        return deal_out(everything, config.held_out, config.partition, silos, seed, column)
+    left_N = np.flatnonzero(~apart_N)
+    _, parts = deal_out(
+        everything.take(left_N), None, config.partition, silos, seed, lambda name: _taken(column(name), left_N)
+    )
+    return everything.take(np.flatnonzero(apart_N)), parts
+
+
+def _taken(value_N: NDArray[Any] | None, index_N: NDArray[np.intp]) -> NDArray[Any] | None:
+    """Return what the chosen records say in a column, None where there is none."""
+    return None if value_N is None else value_N[index_N]
 
 
 def forget_deals() -> None:

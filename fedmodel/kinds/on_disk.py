@@ -1,7 +1,7 @@
-"""What kinds of source have in common that read a published file from a person's own disk, since no package ships it.
+"""What kinds of source have in common that read files from a person's own disk, since no package ships them.
 
-Nothing is downloaded. Which version of the file somebody has is not known beforehand, so it is known by its form: its
-columns, and what may stand in each. Another file is refused.
+Nothing is downloaded. Which version of a published file somebody has is not known beforehand, so it is known by its
+form: its columns, and what may stand in each. Another file is refused.
 
 Does NOT tell whether the records are those that were published: a file of the same form passes.
 """
@@ -18,27 +18,36 @@ from fedmodel.kinds.source import Dealt
 
 _NOT_DEPLOYED: Final = (
     "data.source = {!r} deals out a file of whoever simulates, and a deployed silo reads none of another's; give each"
-    ' silo a table of its own (source = "table")'
+    " silo {}"
 )
 
 
 class OnDisk(Dealt):
-    """A file that a person has, dealt out in a simulation.
+    """What a person has on disk, dealt out in a simulation.
 
     Attributes:
-        what: What to get, in words: what the file is called, whose it is, and what it holds.
-        file: Where it lies; a relative path begins at the working folder.
+        what: What to get, in words: what it is called, whose it is, and what it holds.
+        instead: What a deployed silo has in its place.
     """
 
     what: ClassVar[str]
+    instead: ClassVar[str] = 'a table of its own (source = "table")'
+
+    def why_not_deployed(self) -> str | None:
+        """Return that it lies on one person's disk."""
+        return super().why_not_deployed() or _NOT_DEPLOYED.format(self.source, self.instead)
+
+
+class OneFile(OnDisk):
+    """A file.
+
+    Attributes:
+        file: Where it lies; a relative path begins at the working folder.
+    """
 
     file: str | None = Field(default=None, min_length=1)
 
-    def why_not_deployed(self) -> str | None:
-        """Return that the file lies on one person's disk."""
-        return super().why_not_deployed() or _NOT_DEPLOYED.format(self.source)
-
-    def under(self, folder: Path) -> OnDisk:
+    def under(self, folder: Path) -> OneFile:
         """Return the same, with the file beginning at a folder."""
         return self if self.file is None else self.model_copy(update={"file": str(folder / self.file)})
 

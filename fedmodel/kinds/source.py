@@ -177,3 +177,11 @@ class Dealt(Source):
             seed: The one that `load` is given, whose order of records this is.
         """
         return None
+
+    def apart(self) -> NDArray[np.bool_] | None:
+        """Return which records are held out, in the order of `load`; None of a kind that leaves it to chance.
+
+        A rule of a kind's own is public, hangs on no record's features or targets, and leaves each person some record
+        that is not held out.
+        """
+        return None

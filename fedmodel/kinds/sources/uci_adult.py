@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from fedmodel.kinds.on_disk import OnDisk
+from fedmodel.kinds.on_disk import OneFile
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _NAMES: Final = (
 )
 
 
-class UciAdultConfig(OnDisk):
+class UciAdultConfig(OneFile):
     """Persons of a census, 28 features of each; who earns over 50,000 dollars is of the positive class."""
 
     what = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Final, Literal
 
-from fedmodel.kinds.on_disk import OnDisk
+from fedmodel.kinds.on_disk import OneFile
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _CLASS: Final = "Class"
 _HEADER: Final = ["Time", *_FEATURES, _CLASS]
 
 
-class UlbFraudConfig(OnDisk):
+class UlbFraudConfig(OneFile):
     """Card payments, 28 components and the amount of each; fraud is the positive class."""
 
     what = (
