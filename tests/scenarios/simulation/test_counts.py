@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import sqlite3
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import pytest
+from flwr.app import Message
 
 from fedmodel.config import Scenario, read_scenario, reading
 from fedmodel.learning import vectors
@@ -34,8 +38,25 @@ from server import journal, metrics
 from server.round_loop import RoundLoop
 from tests.conftest import TINY
 
-FEW = ["federation.silos=3", "data.partition.min_records=5"]
-MORE = ["federation.silos=6", "data.partition.min_records=5"]
+# Seeded, since a figure that is undefined of one model and not of another has a name in a line, or none.
+FEW = ["federation.silos=3", "data.partition.min_records=5", "privacy.noise=seeded-unsafe"]
+MORE = ["federation.silos=6", *FEW[1:]]
+
+
+_FIGURES: Final = re.compile(r'(?<![\w"])-?\d+(\.\d+)?(e[+-]?\d+)?(?![\w"])|(?<=")\d{15,}(?=")')
+
+
+def without_figures(text: str) -> int:
+    """Return how long a text of JSON is but for its numbers and the run's, which are of other lengths by chance."""
+    return len(_FIGURES.sub("0", text))
+
+
+def carried(message: Message) -> int:
+    """Return the bytes of all that a message holds: vectors, and what is in JSON or sealed beside them."""
+    records = message.content.values() if message.has_content() else ()
+    values = [value for record in records for value in record.values()]
+    blobs = [getattr(value, "data", value) for value in values]
+    return sum(len(blob) for blob in blobs if isinstance(blob, bytes | str))
 
 
 @contextmanager
@@ -63,7 +84,21 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         found["costs computed"] += self._costs[silo] is not before
         return told
 
-    fsync, asked = os.fsync, RoundLoop._cost
+    def sized(name: str, real: Callable[..., Any], size: Callable[[Any], int]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            made = real(*arguments, **named)
+            found[name] += size(made)
+            return made
+
+        return call
+
+    def answered(self: grid.InProcessGrid, message: Message) -> Message:
+        reply = answer(self, message)
+        found["bytes asked"] += carried(message)
+        found["bytes answered"] += carried(reply)
+        return reply
+
+    fsync, asked, answer = os.fsync, RoundLoop._cost, grid.InProcessGrid._answer
     with (
         mock.patch("os.fsync", synced),
         mock.patch.object(durable, "_sync_all", counting("synced together", durable._sync_all)),
@@ -80,6 +115,10 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         mock.patch.object(Stack, "load", counting("stacks loaded", Stack.load)),
         mock.patch.object(journal, "event_to_json", counting("events written", journal.event_to_json)),
         mock.patch.object(RoundLoop, "_cost", cost),
+        mock.patch.object(grid.InProcessGrid, "_answer", answered),
+        mock.patch.object(json, "dumps", sized("bytes of JSON", json.dumps, without_figures)),
+        mock.patch.object(pickle, "dumps", sized("bytes pickled", pickle.dumps, len)),
+        mock.patch.object(ForkingPickler, "dumps", sized("bytes pickled", ForkingPickler.dumps, len)),
     ):
         yield found
 
@@ -156,11 +195,33 @@ def test_a_silo_costs_a_round_so_many_parses_copies_and_syncs_and_no_file(
     assert few["files"] == more["files"] == 0
 
 
+def test_a_silo_costs_a_round_so_many_bytes_in_messages_and_no_pickle(
+    rounds: tuple[dict[str, int], dict[str, int]],
+) -> None:
+    """Of a model of 15 parameters, which is in a silo's messages once each way: a second time is 60 bytes more."""
+    few, more = rounds
+    assert 300 < (more["bytes asked"] - few["bytes asked"]) / 3 < 360
+    assert 540 < (more["bytes answered"] - few["bytes answered"]) / 3 < 600
+    assert 4_500 < (more["bytes of JSON"] - few["bytes of JSON"]) / 3 < 5_600
+    assert few.get("bytes pickled", 0) == more.get("bytes pickled", 0) == 0
+
+
+def test_a_silo_side_by_side_costs_a_round_a_hundred_bytes_and_no_message(
+    booked: tuple[dict[str, int], dict[str, int]],
+) -> None:
+    few, more = booked
+    assert 80 < (more["bytes of JSON"] - few["bytes of JSON"]) / 3 < 110
+    assert few["bytes of JSON"] < 1_600
+    for found in booked:
+        assert [found.get(name, 0) for name in ("bytes asked", "bytes answered", "bytes pickled")] == [0, 0, 0]
+
+
 def test_a_round_of_silos_side_by_side_costs_what_one_of_fewer_does(
     booked: tuple[dict[str, int], dict[str, int]],
 ) -> None:
     few, more = booked
-    assert {**few, "costs asked for": 0} == {**more, "costs asked for": 0}
+    grows = {"costs asked for": 0, "bytes of JSON": 0}
+    assert {**few, **grows} == {**more, **grows}
     told = {"JSON parsed": 2, "a server's": 8, "stacks loaded": 1, "events written": 1, "models copied": 0, "files": 0}
     assert {name: few[name] for name in told} == told
 
