@@ -2,12 +2,13 @@
 
     python benchmarks/utility.py [--field heart] [--seeds 5] [--rows central] [--json]
 
-Each field is a built-in scenario. Its rows are of one model: trained over the silos at each epsilon and without
-privacy; trained centrally, on all silos' records together, by plain Opacus at the same epsilon; the same with as much
-noise as all silos add together, which tells whether noise alone is what federation costs; and the answer that is the
-majority's. A seed is a split into training and held-out records, a partition and a first model; noise is the
+Each field is a built-in scenario, or an example. Its rows are of one model: trained over the silos at each epsilon and
+without privacy; trained centrally, on all silos' records together, by plain Opacus at the same epsilon; the same with
+as much noise as all silos add together, which tells whether noise alone is what federation costs; and the answer that
+is the majority's. A seed is a split into training and held-out records, a partition and a first model; noise is the
 operating system's, and Opacus's own. What was chosen for a field (rates, rounds, clip) was chosen on other seeds, from
-101 on, and is not charged for: over data that are private it would cost a budget too.
+101 on, or on records held out of the training part where the test part is the set's own. It is not charged for: over
+data that are private it would cost a budget too.
 
 Silos train in one process without masks, which changes no figure but by rounding. Opacus adds the noise that this
 project's accountant asks for at that epsilon, over as many steps.
@@ -32,7 +33,7 @@ from typing import Any, Final
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import torch
-from fields import credit, fashion, heart, survival
+from fields import credit, fashion, heart, insurance, survival
 from fields.field import NO_PRIVACY, Field, Level, Scores, records_of
 from fields.training import central, federated, majority
 
@@ -46,6 +47,7 @@ CENTRAL_AS_NOISY: Final = "central Opacus with all silos' noise"
 FIELDS: Final = {
     "heart": heart.FIELD,
     "credit": credit.FIELD,
+    "insurance": insurance.FIELD,
     "survival": survival.FIELD,
     "fashion": fashion.FIELD,
 }

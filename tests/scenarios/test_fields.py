@@ -13,11 +13,13 @@ from fedmodel.config import read_scenario
 from fedmodel.kinds.models.scorecard import ScorecardConfig
 from fedmodel.kinds.signed import Signed
 
+INSURANCE = Path(__file__).parents[2] / "docs" / "examples" / "insurance.toml"
 SMALL: dict[str, tuple[list[str], str, float]] = {
     # By scenario: its small form, a figure, and what the answer of the majority, or of chance, has of it.
     "heart": (["rounds=10"], "accuracy", 130 / 252),
     "credit": (["rounds=10"], "average-precision", 0.3),
     "survival": (["rounds=15"], "concordance", 0.5),
+    str(INSURANCE): (["rounds=15", "training.learning_rate=3.0"], "recall@0.2", 0.2),
 }
 
 
@@ -27,7 +29,7 @@ def figures(name: str, settings: list[str], folder: Path) -> dict[str, Any]:
     return fm.simulate(name, settings, engine="vectorised", out=folder, progress=False).figures
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL, ids=lambda name: Path(name).stem)
 def test_a_field_learns_under_privacy_and_more_without(name: str, tmp_path: Path) -> None:
     small, figure, known = SMALL[name]
     private = figures(name, small, tmp_path / "private")

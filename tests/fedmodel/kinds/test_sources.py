@@ -61,7 +61,7 @@ def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
         assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
     with pytest.raises(
         ValidationError,
-        match="none of breast-cancer, digits, german-credit, metabric, synthetic, table, text-files, uci-adult, uci-he",
+        match="none of breast-cancer, coil-caravan, digits, german-credit, metabric, synthetic, table, text-files, uci",
     ):
         data_from_json(TABLE.replace('"admissions"', '"digits"'))
 
