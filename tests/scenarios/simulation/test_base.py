@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -34,6 +35,12 @@ _RUNNER = CliRunner()
 def written(tmp_path: Path) -> Path:
     """A scenario of three silos on a base beside it, with texts in JSON lines."""
     return scenario_on(tmp_path)
+
+
+def told(base: Path, **change: object) -> None:
+    """Change what a base says of itself."""
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, **change}))
 
 
 def on_a_base(path: Path) -> Scenario:
@@ -140,7 +147,7 @@ def test_a_report_says_nothing_of_a_base_where_there_is_none(tiny: Scenario) -> 
     assert told_of_base(Gathered()) == ()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("settings", "spoil", "told"), [
+@pytest.mark.parametrize(("settings", "spoil", "said"), [
     (["model.rank=0"], None, "model.rank"),
     (['model.targets=["nowhere"]'], None, "the base has no linear layer 'nowhere'; it has"),
     (["model.task=causal-lm"], None, 'model.task = "causal-lm" learns next-token, and data.source = "json-lines" is of'
@@ -154,15 +161,32 @@ def test_a_report_says_nothing_of_a_base_where_there_is_none(tiny: Scenario) -> 
     ([], lambda at: (at / "model.safetensors").rename(at / "pytorch_model.bin"), "pytorch_model.bin, a pickle"),
     ([], lambda at: (at / "mine.py").touch(), "mine.py, code"),
     (["data.length=64"], None, "the base has positions for 32; set a smaller length"),
+    (["model.lengths=[4, 8]"], None, "model.lengths has 8, and rows of 8 tokens, as records have, are there anyway"),
+    ([], lambda at: told(at, auto_map={"AutoModel": "mine.Model"}), "names code by auto_map, which is never run"),
+    ([], lambda at: told(at, model_type="no-such"), "is of architecture 'no-such', for which transformers has no"),
+    ([], lambda at: told(at, hidden_size=64), "are missing or of another shape, such as"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_and_nothing_is_written(
-    written: Path, tmp_path: Path, settings: list[str], spoil: Callable[[Path], object] | None, told: str
+    written: Path, tmp_path: Path, settings: list[str], spoil: Callable[[Path], object] | None, said: str
 ) -> None:
     if spoil is not None:
         spoil(tmp_path / "base")
     words = [word for one in settings for word in ("--set", one)]
     found = _RUNNER.invoke(app, ["simulate", str(written), *words, "--out", str(tmp_path / "run")])
     assert isinstance(found.exception, FedmodelError)
-    assert told in str(found.exception)
+    assert said in str(found.exception)
     assert "\n" not in str(found.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_for_the_base_is_one_line_and_nothing_is_written(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "available", lambda: 100_000)
+    found = _RUNNER.invoke(app, ["simulate", str(written), "--out", str(tmp_path / "run")])
+    assert isinstance(found.exception, ConfigError)
+    assert re.fullmatch(
+        r".*/base: the base has \d+ MB, and needs 2 times that to be read; 0 MB of memory are available: .*",
+        str(found.exception),
+    )
     assert not (tmp_path / "run").exists()
