@@ -73,4 +73,5 @@ def _shares(count_C: NDArray[np.intp], drawn: int, rng: np.random.RandomState) -
         chosen = rng.choice(those, size=min(len(those), left), replace=False)
         whole_C[chosen] += 1
         left -= len(chosen)
-    return whole_C.astype(np.intp)
+    found_C: NDArray[np.intp] = whole_C.astype(np.intp)
+    return found_C

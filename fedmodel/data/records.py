@@ -196,9 +196,8 @@ def _deal(
     if apart_N is None:
         return deal_out(everything, config.held_out, config.partition, silos, seed, column)
     left_N = np.flatnonzero(~apart_N)
-    _, parts = deal_out(
-        everything.take(left_N), None, config.partition, silos, seed, lambda name: _taken(column(name), left_N)
-    )
+    left = everything.take(left_N)
+    parts = deal_out(left, None, config.partition, silos, seed, lambda name: _taken(column(name), left_N))[1]
     return everything.take(np.flatnonzero(apart_N)), parts
 
 
