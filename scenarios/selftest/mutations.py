@@ -48,7 +48,7 @@ from fedmodel.learning.gradients.layers import packing
 from fedmodel.learning.gradients.layers.parts import Share
 from fedmodel.learning.gradients.layers.rows import Rows
 from fedmodel.learning.inputs import Inputs, called, taken
-from fedmodel.learning.jobs import Carried, Question, State, _rank, training
+from fedmodel.learning.jobs import Carried, Question, State, _pipelines, _rank, training
 from fedmodel.learning.jobs.training import Answering, Asking
 from fedmodel.learning.precision import in_float32
 from fedmodel.learning.ranks import Ranks
@@ -76,9 +76,9 @@ def without_preflight() -> Planted:
         return gradients.rows
 
     return together(
-        partial(replaced, training, "check_model", lambda *_: None),
-        partial(replaced, training, "preflight", unlooked),
-        partial(replaced, training, "check_received", unlooked),
+        partial(replaced, _pipelines, "check_model", lambda *_: None),
+        partial(replaced, _pipelines, "preflight", unlooked),
+        partial(replaced, _pipelines, "check_received", unlooked),
         partial(replaced, training, "check_release", lambda *_: None),
     )
 
@@ -104,10 +104,10 @@ def lots_drawn_twice() -> Planted:
     of = Ranks.of
 
     def twice(
-        self: Ranks, gradients: ClippedSum, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], *more: Any
+        self: Ranks, gradients: ClippedSum, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], *more: Any, **said: Any
     ) -> list[Tensor]:
         second = OsNoise().lot(len(y_N), 0.5)
-        return of(self, gradients, x_N, y_N, np.concatenate([lot, second]), *more)
+        return of(self, gradients, x_N, y_N, np.concatenate([lot, second]), *more, **said)
 
     return replaced(Ranks, "of", twice)
 
@@ -116,18 +116,18 @@ def clip_of_parts() -> Planted:
     """Give each view of a record to a process of its own, which clips what the view adds before all is summed."""
     of, begin = Ranks.of, _rank._Rank._begin
 
-    def apart(self: Ranks, gradients: ClippedSum, *lot: Any) -> list[Tensor]:
+    def apart(self: Ranks, gradients: ClippedSum, *lot: Any, **said: Any) -> list[Tensor]:
         views, batches = gradients.views, gradients.batches
 
-        def parts(*given: Any) -> Iterator[tuple[Inputs, Tensor]]:
+        def parts(*given: Any, **asked: Any) -> Iterator[tuple[Inputs, Tensor]]:
             with replaced(gradients, "views", views):
-                whole = [*batches(*given)]
-            for x_V, y_R in whole:
+                found = [*batches(*given, **asked)]
+            for x_V, y_R in found:
                 for view in range(views):
                     yield each(x_V, lambda one: one[view::views]), y_R  # noqa: B023 - called here
 
         with replaced(gradients, "batches", parts), _one_view(gradients):
-            return of(self, gradients, *lot)
+            return of(self, gradients, *lot, **said)
 
     def begun(self: _rank._Rank, asked: dict[str, Any]) -> None:
         begin(self, asked)
@@ -163,7 +163,8 @@ def loss_couples_records() -> Planted:
         return less_the_mean
 
     return together(
-        partial(replaced, refusals, "training_losses", coupled), partial(replaced, training, "training_losses", coupled)
+        partial(replaced, refusals, "training_losses", coupled),
+        partial(replaced, _pipelines, "training_losses", coupled),
     )
 
 

@@ -56,7 +56,7 @@ from clients.silo import ledger_path
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import LedgerError
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import _pipelines
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import Entry, origin_of, verify_ledger
@@ -218,7 +218,7 @@ def be_silo(
     """Answer each question in turn, and put every reply on the network in two parts."""
     torch.set_num_threads(1)
     if not measures:
-        training.preflight = lambda gradients, *_: gradients.rows
+        _pipelines.preflight = lambda gradients, *_: gradients.rows
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run, 1, NODE
     identity = {"partition-id": 0, "num-partitions": nodes}
     context = Context(run_id=run, node_id=NODE, node_config=identity, state=RecordDict(), run_config=config)

@@ -96,6 +96,7 @@ TOUCHED = (
     render,
     persons,
     tables,
+    _pipelines,
     training,
     training.Answering,
     training.Asking,
