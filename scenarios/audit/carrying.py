@@ -30,7 +30,7 @@ def check_power(plan: Plan, canaries: str = CANARIES_OPTION) -> None:
         raise Inconclusive(
             f"an audit with {plan.canaries} canaries would find half the noise with probability"
             f" {down(plan.power, 3)}, under the {plan.least_power:g} that is asked for, so its pass would mean nothing;"
-            f" raise {canaries}"
+            f" raise {canaries}, or where more of them change nothing take larger lots in fewer rounds"
         )
 
 
