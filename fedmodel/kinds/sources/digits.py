@@ -41,12 +41,16 @@ class DigitsConfig(FirstSource, Dealt):
         From the file that `sklearn.datasets.load_digits` reads, without the CPU second that importing it takes.
 
         Raises:
-            DataError: When it is not there.
+            DataError: When it is not there, or is another file.
         """
         import numpy as np
 
         found = find_spec("sklearn")  # which imports nothing
         if found is None or found.origin is None:
             raise DataError("scikit-learn is not installed, which ships the digits; install fedmodel again")
-        rows_NV = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+        path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        try:
+            rows_NV = np.loadtxt(path, delimiter=",")
+        except (OSError, EOFError, ValueError):
+            raise DataError(f"{path}: is missing or damaged, and has the digits; install scikit-learn again") from None
         return rows_NV[:, :-1].reshape(-1, 1, 8, 8), rows_NV[:, -1].astype(np.int64)

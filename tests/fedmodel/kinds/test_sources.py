@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import date
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +16,12 @@ from sklearn import datasets
 from fedmodel.config import data_from_json, read_scenario
 from fedmodel.config.kinds import DataConfig
 from fedmodel.data.named import arrays, each
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.on_disk import OnDisk
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Dealt, Source
-from fedmodel.kinds.sources import SOURCES
+from fedmodel.kinds.sources import SOURCES, digits
 from fedmodel.kinds.sources.digits import DigitsConfig
 from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.table import TableConfig
@@ -166,10 +168,28 @@ def test_a_section_of_a_users_own_that_could_be_read_two_ways_is_refused(said: d
 
 
 def test_the_digits_are_those_that_scikit_learn_loads() -> None:
-    digits = read_scenario("digits").data
-    assert isinstance(digits, DigitsConfig)
-    images, labels = digits.load(0)
+    data = read_scenario("digits").data
+    assert isinstance(data, DigitsConfig)
+    images, labels = data.load(0)
     wanted = datasets.load_digits()
     np.testing.assert_array_equal(images[:, 0], wanted.images)
     np.testing.assert_array_equal(labels, wanted.target)
     assert (images.dtype, labels.dtype) == (np.float64, np.int64)
+
+
+@pytest.mark.parametrize(
+    "there", [None, b"no gzip", gzip.compress(b"no,digits")], ids=["missing", "damaged", "another"]
+)
+def test_digits_that_scikit_learn_lacks_are_refused_in_one_line(
+    there: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "datasets" / "data").mkdir(parents=True)
+    if there is not None:
+        (folder / "digits.csv.gz").write_bytes(there)
+    spec = ModuleSpec("sklearn", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(digits, "find_spec", lambda name: spec)
+    with pytest.raises(
+        DataError, match=r"digits\.csv\.gz: is missing or damaged, .* install scikit-learn again$"
+    ) as told:
+        DATA.validate_json(DIGITS).load(0)
+    assert "\n" not in str(told.value)
