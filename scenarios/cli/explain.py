@@ -140,6 +140,9 @@ def _show(found: Explanation, looked: Looked, files: list[str]) -> None:
         out.print(line, highlight=False, soft_wrap=True)
     if found.no_groups is not None:
         out.print(f"No figures by group: {inert(found.no_groups)}.", highlight=False, soft_wrap=True)
+    if not found.dependence and found.explained[0].effects:
+        line = "No curves: they go over public ranges, and none is declared of these numbers."
+        out.print(line, highlight=False, soft_wrap=True)
     if found.not_drawn:
         out.print(f"{found.not_drawn} columns that count least have no curve.", highlight=False)
     for file in files:

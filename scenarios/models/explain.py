@@ -191,7 +191,7 @@ def explain(model: Trained, looked: Looked, by: Sequence[str] = (), least: int =
         groups=told,
         left_out=left_out,
         figures=own,
-        no_groups=_no_groups(looked, parts),
+        no_groups=_no_groups(looked, parts, single),
     )
 
 
@@ -243,11 +243,12 @@ def _most(explained: Sequence[Explained], found: Sequence[Factor]) -> list[Facto
     return sorted(found, key=lambda factor: -sizes[factor.name])[:_MOST_CURVES]
 
 
-def _no_groups(looked: Looked, parts: Sequence[Factor]) -> str | None:
+def _no_groups(looked: Looked, parts: Sequence[Factor], single: Sequence[Factor]) -> str | None:
     """Say why there are no figures by group."""
     if looked.target_N is None:
         return looked.reason
-    return None if parts else "no column has choices; columns of numbers are named with --by"
+    named = "; columns of numbers are named with --by" if single else ", and no public range of numbers is declared"
+    return None if parts else f"no column has choices{named}"
 
 
 def _spread(count: int, most: int) -> NDArray[np.intp]:

@@ -3,9 +3,12 @@
 | Records                             | A factor is                                                                  |
 |-------------------------------------|------------------------------------------------------------------------------|
 | rows of declared columns            | a column: a number, a boolean, or a category with a feature for each choice  |
-| features with names, without ranges | a feature, from -1 to 1 as it is scaled                                      |
+| features with names                 | a feature, from -1 to 1 as its public range is scaled                        |
 | features without names              | likewise, called "feature 1" and so on                                       |
-| several arrays                      | an array: one number as above, of more all of them together, without a curve |
+| several arrays                      | an array: all of its numbers together                                        |
+
+Arrays, and the features of a user's own function, are taken as they are: no range is declared, so that they have no
+curve, and records are not parted by them.
 
 The baseline that attributions begin at is public, and no figure of any records: the middle of each number's public
 range (0 of a number without one), neither of true and false, and all choices of a category alike. It is the
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig
 from fedmodel.kinds.shape import ArrayShape
+from fedmodel.kinds.sources import names_taken
 from fedmodel.learning.description import Description
 
 POINTS: Final = 21
@@ -41,7 +45,7 @@ class Factor:
     Attributes:
         name: Of the column or feature.
         begin: The first of its features, among those of a record in one row.
-        kind: What its values are.
+        kind: What its values are; "array" of numbers that no range is declared of, one or several.
         choices: Of a category, or of true and false.
         range: Of a number, in its own units: what -1 and 1 stand for.
         size: Of an array, how many numbers it has.
@@ -110,7 +114,9 @@ def factors(description: Description) -> tuple[Factor, ...]:
         return tuple(_of_arrays(inputs))
     count = int(np.prod(description.shape))
     names = description.features or tuple(f"feature {place + 1}" for place in range(count))
-    return tuple(Factor(name, place, "number") for place, name in enumerate(names))
+    # A data set with a name of its own that is no table's was made by a user's function, and is not scaled.
+    kind: Literal["number", "array"] = "number" if description.source in names_taken() else "array"
+    return tuple(Factor(name, place, kind) for place, name in enumerate(names))
 
 
 def _of_arrays(inputs: Mapping[str, ArrayShape]) -> Iterator[Factor]:
@@ -118,7 +124,7 @@ def _of_arrays(inputs: Mapping[str, ArrayShape]) -> Iterator[Factor]:
     at = 0
     for name, one in inputs.items():
         size = math.prod(one.size)
-        yield Factor(name, at, "number" if size == 1 else "array", size=size)
+        yield Factor(name, at, "array", size=size)
         at += size
 
 

@@ -29,7 +29,7 @@ def chosen(found: Sequence[Factor], names: Sequence[str]) -> list[Factor]:
     """Return the columns by which records are parted: those of some names, or all that have choices.
 
     Raises:
-        ConfigError: When there is none of a name, or it is an array of several numbers.
+        ConfigError: When there is none of a name, or no public range of its numbers is declared.
     """
     by_name = {factor.name: factor for factor in found}
     for name in names:
@@ -37,10 +37,15 @@ def chosen(found: Sequence[Factor], names: Sequence[str]) -> list[Factor]:
             raise ConfigError(f"--by: {not_known('column', name, by_name)}")
         if by_name[name].kind == "array":
             raise ConfigError(
-                f"--by: {name} is an array of {by_name[name].size} numbers, by which records are not parted; name one"
-                " number or a column, or leave it out"
+                f"--by: {name} is {_numbers(by_name[name].size)}, of which no public range is declared, so that it has"
+                " no quarters by which records could be parted; leave it out"
             )
     return [by_name[name] for name in dict.fromkeys(names)] if names else [one for one in found if one.choices]
+
+
+def _numbers(count: int) -> str:
+    """Say how many numbers an array has."""
+    return f"an array of {count} numbers" if count > 1 else "a number"
 
 
 def figures(aim: Objective, output_N: NDArray[np.float32], target_N: NDArray[Any]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Records of several arrays as one row each, and their model as one of rows: for what looks at a record by its numbers.
 
-A row has the numbers of all arrays, one array after the other in the order in which they are declared. What a model
-answers of a row is what it answers of the arrays, to the bit, so that a straight way from one row to another is the
-straight way between their arrays.
+A row has the numbers of all arrays, one array after the other in the order in which they are declared. The model gets
+the arrays as contiguous tensors, as in a batch of them, so that what it answers of a row is what it answers of the
+arrays, and a straight way from one row to another is the straight way between their arrays.
 
 Shapes: N records, F numbers in one row.
 """
@@ -41,7 +41,9 @@ class OfRows(nn.Module):
         """Return what the model makes of the arrays."""
         parts = torch.split(row_BF, [math.prod(size) for size in self._sizes.values()], dim=1)
         sizes = self._sizes.items()
-        named = {name: part.reshape(-1, *size) for (name, size), part in zip(sizes, parts, strict=True)}
+        # A part of a row is strided, and kernels for strided arrays may round otherwise.
+        whole = [part.contiguous() for part in parts]
+        named = {name: part.reshape(-1, *size) for (name, size), part in zip(sizes, whole, strict=True)}
         return called(self.module, named)
 
 

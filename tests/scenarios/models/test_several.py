@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
+from fedmodel.learning.description import Description
+from scenarios.cli.explain import _show
 from scenarios.models.explain import Looked, explain, held_out, write
+from scenarios.models.factors import factors
 from scenarios.models.several import in_rows
 from scenarios.models.trained import Trained, read_model
 from scenarios.report import build
@@ -75,9 +78,8 @@ def test_each_array_has_what_captum_adds_up_over_it(tmp_path: Path) -> None:
         assert effect.toward == pytest.approx(np.maximum(added_N, 0).mean(), abs=1e-5)
         assert effect.away == pytest.approx(np.maximum(-added_N, 0).mean(), abs=1e-5)
         assert effect.size > 0.005
-    # A single number is drawn, and an array of several has no one value that it could be.
-    assert [curve.name for curve in found.dependence] == ["age"]
-    assert found.no_groups == "no column has choices; columns of numbers are named with --by"
+    assert found.dependence == ()  # no range is declared of the single number either, and it may be in dollars
+    assert found.no_groups == "no column has choices, and no public range of numbers is declared"
     words = " ".join(picture.description for picture in drawn(found))
     assert all(name in words for name in SIZES)
 
@@ -106,12 +108,32 @@ def test_a_row_is_answered_as_its_arrays_are(tmp_path: Path) -> None:
         assert torch.equal(rowed.module(torch.from_numpy(row_NF)), right)
 
 
-def test_records_are_parted_by_a_number_and_by_no_array_of_several(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_a_model_of_rows_gives_contiguous_arrays_as_a_batch_of_them_has(count: int, tmp_path: Path) -> None:
+    given = dict[str, Tensor]()
+
+    class Keeps(nn.Module):
+        def forward(self, **named: Tensor) -> Tensor:
+            given.update(named)
+            return named["age"]
+
+    x_N = arrays_of(count)
+    rowed, row_NF = in_rows(of_arrays(tmp_path, Keeps()), x_N)
+    rowed.module(torch.from_numpy(row_NF))
+    assert given.keys() == SIZES.keys()
+    for name, one in given.items():
+        assert one.is_contiguous(), name
+        assert np.array_equal(one.numpy(), x_N[name])
+
+
+def test_records_are_parted_by_no_array_since_none_has_a_declared_range(tmp_path: Path) -> None:
     model, looked = of_arrays(tmp_path), Looked(arrays_of(30), np.arange(30) % 2, "own")
-    found = explain(model, looked, ("age",), least=1)
-    assert {one.column for one in found.groups} == {"age"}
-    assert sum(one.records for one in found.groups) == 30
-    for name, told in (("scan", "scan is an array of 12 numbers"), ("nose", "unknown column 'nose'")):
+    without = "of which no public range is declared, so that it has no quarters"
+    for name, told in (
+        ("scan", f"scan is an array of 12 numbers, {without}"),
+        ("age", f"age is a number, {without}"),
+        ("nose", "unknown column 'nose'"),
+    ):
         with pytest.raises(ConfigError, match=f"--by: {told}") as refused:
             explain(model, looked, (name,))
         assert "\n" not in str(refused.value)
@@ -156,7 +178,7 @@ def _closed() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_closed")
-def test_a_run_of_several_arrays_is_explained_in_its_report(tmp_path: Path) -> None:
+def test_a_run_of_several_arrays_is_explained_in_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario = lay(tmp_path, '[data]\nuse = "mine:records"\nheld_out = 0.25\n', MODULE)
     scenario.write_text(scenario.read_text().replace('kind = "mlp"', 'use = "mine:Both"'))
     prepared = prepare(scenario, ("rounds=1",), "in-process", "cpu", tmp_path / "run")
@@ -171,3 +193,16 @@ def test_a_run_of_several_arrays_is_explained_in_its_report(tmp_path: Path) -> N
     html = (folder / "report.html").read_text()
     assert 'id="plot-effects-1"' in html
     assert "series" in html
+    assert "No curves were drawn: they go over public ranges" in html
+    assert "over its public range" not in html
+    _show(found, held_out(folder), [])
+    assert "No curves: they go over public ranges" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("source", "kind"), [("mine", "array"), ("synthetic", "number")])
+def test_features_of_a_users_own_function_have_no_range_and_those_on_board_are_scaled(
+    source: str, kind: str, tmp_path: Path
+) -> None:
+    document = described(tmp_path).model_dump() | {"columns": (), "features": (), "shape": (2,), "source": source}
+    found = factors(Description.model_validate(document))
+    assert [(one.name, one.kind) for one in found] == [("feature 1", kind), ("feature 2", kind)]
