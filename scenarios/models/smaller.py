@@ -2,8 +2,8 @@
 
     without_units    units of fully connected layers are taken out, and the layers are as much narrower
     pruned           the smallest weights of the model are set to zero
-    quantised        weights of fully connected and convolutional layers are integers from -127 to 127, and a scale for
-                     each output
+    quantised        weights of torch's own fully connected and convolutional layers are integers from -127 to 127, and
+                     a scale for each output
 
 They are done in this order, on a copy. Each looks at the model alone, which is released, so that none costs privacy.
 
@@ -13,7 +13,9 @@ Guarantees:
 - `without_units` leaves the same computation without these units (Li et al. 2017, section 3.1, for units in place of
   filters: those whose incoming weights are shortest are taken); at least one unit stays in each layer;
 - `quantised` gives integers and scales as torchao makes them, of weights alone: what goes into a layer stays float32.
-  A convolution's are those of the matrix of its outputs by all the rest, so that each output has one scale.
+  A convolution's are those of the matrix of its outputs by all the rest, so that each output has one scale. A layer of
+  a class that is derived from torch's may compute something else, and stays as it is; one that is used at several
+  places is integers at each.
 
 Does NOT train the model again, which would take records. How much worse it is, is measured by whoever exports.
 
@@ -117,8 +119,8 @@ class Smaller:
             )
         if self.quantise is not None:
             told.append(
-                "Weights of fully connected and convolutional layers were rounded to int8 by torchao, with a scale for"
-                " each output; all other numbers, and all arithmetic, are float32."
+                "Weights of torch's own fully connected and convolutional layers were rounded to int8 by torchao, with"
+                " a scale for each output; all other numbers, and all arithmetic, are float32."
             )
         return told
 
@@ -159,8 +161,9 @@ def without_units(module: nn.Module, share: float) -> nn.Module:
     """
     layers = list(module) if isinstance(module, nn.Sequential) else []
     flattens = 1 if layers and isinstance(layers[0], nn.Flatten) else 0
-    linear = {place: layer for place, layer in enumerate(layers) if isinstance(layer, nn.Linear)}
-    if len(linear) < 2 or not all(isinstance(layer, (nn.Linear, *_BETWEEN)) for layer in layers[flattens:]):
+    # By exact types: a derived class may compute something else, and a plain layer would take its place.
+    linear = {place: layer for place, layer in enumerate(layers) if type(layer) is nn.Linear}
+    if len(linear) < 2 or not all(type(layer) in (nn.Linear, *_BETWEEN) for layer in layers[flattens:]):
         raise ConfigError(
             "--prune-units: units are taken out of fully connected hidden layers, with nothing but activations between"
             " them, and this model is no chain of these; --prune sets single weights of any model to zero"
@@ -262,7 +265,7 @@ def quantised(module: nn.Module) -> nn.Module:
     """Give the fully connected and convolutional layers of a model int8 weights, as torchao rounds them, in place.
 
     Raises:
-        ConfigError: When there is none, or torchao is not installed.
+        ConfigError: When there is none, a layer above them reads their weights itself, or torchao is not installed.
     """
     try:
         with quiet():
@@ -270,15 +273,20 @@ def quantised(module: nn.Module) -> nn.Module:
     except ImportError:
         raise missing("torchao", "int8 weights", "compress") from None
     holder = nn.Sequential(module)  # so that a model that is one layer has somewhere to be replaced
-    layers = {
-        name: layer for name, layer in holder.named_modules() if isinstance(layer, nn.Linear) or _convolves(layer)
-    }
-    if not layers:
+    if any(isinstance(layer, nn.TransformerEncoderLayer) for layer in holder.modules()):
+        raise ConfigError(
+            "--quantise: nn.TransformerEncoderLayer reads the weights of its layers itself, as float32; export this"
+            " model without it"
+        )
+    places = dict[nn.Linear | Convolution, list[str]]()  # modules hash by identity
+    for name, layer in holder.named_modules(remove_duplicate=False):
+        if _is_plain(layer):
+            places.setdefault(layer, []).append(name)
+    if not places:
         raise ConfigError(
             "--quantise: this model has no plain linear or convolutional layer whose weights could be int8"
         )
-    for name, layer in layers.items():
-        above, _, own = name.rpartition(".")
+    for layer, names in places.items():
         matrix = nn.Sequential(_as_matrix(layer))
         with quiet():
             quantize_(matrix, Int8WeightOnlyConfig())
@@ -289,13 +297,15 @@ def quantised(module: nn.Module) -> nn.Module:
             made = Int8Linear(weight_OI, scale_O, None if layer.bias is None else layer.bias.detach().clone())
         else:
             made = Int8Conv(layer, weight_OI, scale_O)
-        setattr(holder.get_submodule(above), own, made)
+        for name in names:
+            above, _, own = name.rpartition(".")
+            setattr(holder.get_submodule(above), own, made)
     return holder[0]
 
 
-def _convolves(layer: nn.Module) -> TypeGuard[Convolution]:
-    """Whether a layer is a plain convolution, and none that computes something else by its name."""
-    return type(layer) in _CONVOLVE
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear | Convolution]:
+    """Whether a layer is torch's own, and none that computes something else by its name."""
+    return type(layer) is nn.Linear or type(layer) in _CONVOLVE
 
 
 def _as_matrix(layer: nn.Linear | Convolution) -> nn.Linear:

@@ -153,13 +153,54 @@ def test_a_convolution_has_torchaos_integers_for_each_output_and_computes_as_it_
         assert made.bias is None or found.shape[1] == len(weight)
 
 
-def test_a_layer_that_computes_something_else_by_its_name_stays_as_it_is() -> None:
-    class Odd(nn.Conv2d):
-        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
-            return -super().forward(x_B)
+class OddConv(nn.Conv2d):
+    def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+        return -super().forward(x_B)
 
-    made = quantised(nn.Sequential(Odd(1, 2, 3), nn.Conv2d(2, 2, 3)))
-    assert [type(layer).__name__ for layer in made] == ["Odd", "Int8Conv"]
+
+class OddLinear(nn.Linear):
+    def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+        return -super().forward(x_B)
+
+
+def test_a_layer_that_computes_something_else_by_its_name_stays_as_it_is() -> None:
+    made = quantised(nn.Sequential(OddConv(1, 2, 3), nn.Conv2d(2, 2, 3), OddLinear(2, 2), nn.Linear(2, 2)))
+    assert [type(layer).__name__ for layer in made] == ["OddConv", "Int8Conv", "OddLinear", "Int8Linear"]
+
+
+def test_a_layer_that_is_used_twice_is_integers_both_times() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.rest = nn.Sequential(nn.ReLU(), self.first)
+
+        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+            return self.rest(self.first(x_B))
+
+    module = Twice().eval()
+    made = quantised(copy.deepcopy(module))
+    assert isinstance(made.first, Int8Linear)
+    assert made.rest[1] is made.first
+    x_B = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(made(x_B), module(x_B), atol=0.1)
+
+
+def test_attention_keeps_its_own_weights_and_answers() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.out = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x_BTE: torch.Tensor) -> torch.Tensor:
+            return self.out(self.attention(x_BTE, x_BTE, x_BTE, need_weights=False)[0])
+
+    torch.manual_seed(0)
+    module, x_BTE = Attends().eval(), torch.randn(3, 5, 4)
+    with torch.no_grad():
+        made = quantised(copy.deepcopy(module))
+        assert isinstance(made.out, Int8Linear)
+        assert torch.allclose(made(x_BTE), module(x_BTE), atol=0.1)
 
 
 def test_the_model_itself_stays_as_it_is() -> None:
@@ -188,6 +229,9 @@ def test_the_model_itself_stays_as_it_is() -> None:
             "is no chain of these",
         ),
         ({"prune_units": 0.5}, nn.Linear(4, 2), "is no chain of these"),
+        ({"prune_units": 0.5}, nn.Sequential(nn.Linear(4, 2), OddLinear(2, 2)), "is no chain of these"),
+        ({"quantise": "int8"}, OddLinear(4, 2), "no plain linear or convolutional layer"),
+        ({"quantise": "int8"}, nn.TransformerEncoderLayer(4, 2, 4), "nn.TransformerEncoderLayer reads the weights"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(asked: dict, module: nn.Module | None, told: str) -> None:
