@@ -68,7 +68,9 @@ def drawn(kept: int, size: int, seed: int) -> Places:
     """Draw K of P places: those of the K smallest of P uniform numbers. Simulated silos of one process share it."""
     drawn_P = public_words(_LABEL, seed, size)
     largest = np.partition(drawn_P, kept - 1)[kept - 1]
-    # Equal numbers are not to be expected among 2^64; the first of them counts, so that all parties agree.
-    places_K = np.flatnonzero(drawn_P <= largest)[:kept]
+    is_sent_P = drawn_P < largest
+    # Equal numbers are not to be expected among 2^64; the first of them count, so that all parties agree.
+    is_sent_P[np.flatnonzero(drawn_P == largest)[: kept - np.count_nonzero(is_sent_P)]] = True
+    places_K = np.flatnonzero(is_sent_P)
     places_K.setflags(write=False)
     return Places(size, places_K)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmodel.learning import random_places
 from fedmodel.learning.random_places import drawn, words_sent
 
 
@@ -22,6 +24,18 @@ def test_each_set_of_places_is_as_likely_as_any_other() -> None:
     found = [tuple(drawn(2, 4, seed).places_K.tolist()) for seed in range(3000)]
     for places in combinations(range(4), 2):
         assert abs(found.count(places) - 500) < 5 * 500**0.5
+
+
+def test_of_equal_numbers_the_first_places_are_sent_and_all_smaller_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_P = np.array([7, 3, 7, 7, 1], dtype=np.uint64)
+    monkeypatch.setattr(random_places, "public_words", lambda *_: drawn_P)
+    found = [drawn.__wrapped__(kept, 5, 0).places_K.tolist() for kept in range(1, 6)]
+    assert found == [[4], [1, 4], [0, 1, 4], [0, 1, 2, 4], [0, 1, 2, 3, 4]]
+
+
+def test_a_seed_draws_the_places_that_it_always_drew() -> None:
+    assert drawn(5, 20, 1).places_K.tolist() == [5, 6, 7, 13, 18]
+    assert drawn(2_000, 8_000, 2).digest.hex()[:16] == "f45da9c71399de09"
 
 
 def test_what_is_put_back_is_unbiased_and_zero_where_nothing_was_sent() -> None:
