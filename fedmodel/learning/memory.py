@@ -4,7 +4,7 @@ The number is computed from one probe at two sizes, on made-up records: what a b
 each row. Half of what is free may be taken, since others use a machine too, and kernels take memory of their own.
 
 Guarantee: it is a function of the model, of public figures and of how much memory was free when it was asked for.
-`fedmodel.learning.jobs.training` asks once a process for each scenario, before anything is charged for that. Of a
+`fedmodel.learning.jobs._pipelines` asks once a process for each scenario, before anything is charged for it. Of a
 process's first scenario that is before a record was read. Of a later one, a baseline after its private run for
 instance, what is free may hang on records that the process read before, their number above all. That moves no bound:
 however a lot is cut into physical batches, one record moves its sum by at most the clip, as

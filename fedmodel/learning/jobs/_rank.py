@@ -1,7 +1,7 @@
 """A process that computes for a silo's training: all its life, from the first thing that it is asked for to the last.
 
 It builds the pipeline and measures it as the process that asks does, on its own device, by the same code
-(`fedmodel.learning.jobs.training`), and is then given parameters and physical batches, and returns their sums. It
+(`fedmodel.learning.jobs._pipelines`), and is then given parameters and physical batches, and returns their sums. It
 opens no kit, no ledger and no table, draws no lot, adds no noise, and knows of no record but those of the batches that
 it is given. It ends when whoever asks it has ended.
 
