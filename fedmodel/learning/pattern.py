@@ -13,15 +13,18 @@ Guarantees, of each kind:
 - every party that has the same scenario has the same pattern, whatever its library: it is drawn from AES in counter
   mode, not from a generator that another version may draw otherwise;
 - what the server puts back is right on average over patterns: its expected value is the mean of whole updates;
-- what the pattern leaves out does not leave the silo, in this round or later.
+- what the pattern leaves out of an update does not leave the silo, in this round or later, with one exception: where
+  `training.keep_optimizer_state` lets the optimiser's state cross rounds, momentum is made of whole noised gradients,
+  and a later update, of another pattern, has a part of what this one left out.
 
 It costs no privacy. What is left out is a part of an update that is differentially private as a whole, and was charged
-for as a whole; which part is left out depends on no record. For the same reason it saves no privacy.
+for as a whole; which part is left out depends on no record. What an optimiser's state brings later is of the same
+noised gradients. For the same reason it saves no privacy.
 
 Does NOT keep the average error small: the variance that leaving words out adds is P / K - 1, or n / r - 1 of each
-matrix, times the squared length of the mean, noise of privacy included. No silo keeps what it did not send: that rest
-would be a state which a later round's update depends on, and which would have to be taken back with a charge that a
-person voids.
+matrix, times the squared length of the mean, noise of privacy included. No silo keeps the rest of an update
+to send it later, as error feedback does: that would be a state which a later round's update depends on, and which would
+have to be taken back with a charge that a person voids.
 
 Shapes: P words of an update, K of them that are sent.
 """

@@ -6,17 +6,24 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedmodel.config import Scenario, read_scenario
+from fedmodel.data import silo_records
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.jobs import Question, Site
+from fedmodel.learning.jobs.training import Answering
 from fedmodel.learning.models import build_model, parameters_of
 from fedmodel.learning.pattern import Pattern, check_pattern, noise_grows, pattern_of, words_sent
 from fedmodel.learning.random_bases import Bases
 from fedmodel.learning.random_places import Places
 from fedmodel.learning.vectors import flatten
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from scenarios.simulation.simulate import check_scenario
 
@@ -106,6 +113,37 @@ def test_all_is_sent_unless_a_part_is_said_and_by_jobs_besides_training(
     asking = read_scenario(str(tiny_file), besides)
     assert pattern_of(asking, tiny.rounds, size) is not None
     assert pattern_of(asking, tiny.rounds + 1, 10) is None
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_was_left_out_comes_later_where_an_optimisers_state_is_kept_alone(
+    keeps: bool, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = f"training.keep_optimizer_state={str(keeps).lower()}"
+    scenario = read_scenario(str(tiny_file), ["federation.update_share=0.4", "training.momentum=0.5", kept])
+    event = DpSgdEvent(2.0, 1.0, 0.5, 1, denominator=10, noise_source="seeded-unsafe")
+    model_P = flatten(build_model(scenario.model, scenario.data.shape, 1))
+    size, release = len(model_P), DpSgd._release
+    first, second = drawn(scenario, 1, size), drawn(scenario, 2, size)
+    left_P = torch.from_numpy(np.ones(size) - (first.put(first.take(np.ones(size, np.float32))) != 0))
+
+    def moved(self: DpSgd, sums_L: list[torch.Tensor]) -> None:
+        parts = left_P.split([one.numel() for one in sums_L])
+        release(self, [one + 64 * part.view(one.shape) for one, part in zip(sums_L, parts, strict=True)])
+
+    def sent(*, is_moved: bool) -> list[bytes]:
+        job, carried, found = Answering(Site("north", scenario, "cpu", simulated=False)), dict[str, Any](), []
+        for number, pattern in ((1, first), (2, second)):
+            monkeypatch.setattr(DpSgd, "_release", moved if is_moved and number == 1 else release)
+            question = Question(number, model_P)
+            job.check(question, event)
+            update_P = job.answer(question, lambda: silo_records(scenario, "north"), event, carried)
+            found.append(pattern.take(update_P).tobytes())
+        return found
+
+    one, other = sent(is_moved=False), sent(is_moved=True)
+    assert one[0] == other[0]
+    assert (one[1] != other[1]) == keeps
 
 
 def test_a_scenario_that_says_nothing_keeps_its_hash(tiny: Scenario, quarter: Scenario, rank_two: Scenario) -> None:
