@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.system.inert import inert, inert_lines
@@ -639,6 +640,23 @@ def test_the_same_report_gives_the_same_bytes_whatever_matplotlib_is_set_to(audi
     with mpl.rc_context(other):
         assert render(audited) == html
         assert {key: mpl.rcParams[key] for key in other} == other
+
+
+@pytest.mark.parametrize("of_several", [False, True], ids=["one panel", "several panels"])
+def test_a_figure_is_drawn_once(of_several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    draw = Figure.draw
+
+    def noting(figure: Figure, renderer: Any) -> None:
+        drawn.append(figure)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", noting)
+    if of_several:
+        plots.learning("some", [1, 2], {"loss": [2.0, 1.0], "accuracy": [0.5, 0.75]}, "A title", "In words")
+    else:
+        plots.bounds("some", [("an estimator", 1.0)], 8.0, "A title", "In words")
+    assert len(drawn) == 1
 
 
 def test_text_of_people_comes_out_escaped() -> None:
