@@ -4,7 +4,7 @@ Guarantee, for one call of `DpSgd.step` on a lot: the gradient handed to the opt
 and the release is called once. S is the lot's clipped sum, which adding or removing one record moves by at most C in
 L2, exactly (`fedmodel.learning.gradients`). What a release adds to it is its mechanism's to say
 (`fedmodel.privacy.mechanisms`); that of a baseline adds nothing, and then nothing is promised. All else is the same
-code.
+code, unless a baseline's clip is infinite: its S is a plain sum (`fedmodel.learning.unclipped`).
 
 | Edge case                                   | What happens                                                        |
 |---------------------------------------------|---------------------------------------------------------------------|
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedmodel.errors import DataError, PrivacyError
+from fedmodel.learning import unclipped
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs
 from fedmodel.privacy import grid
@@ -46,7 +48,8 @@ class DpSgd:
         noise_multiplier: Standard deviation of the release's noise over the clip, from which the grid follows that the
             sum has to lie on; a baseline's is that of the private run that it is compared with.
         augment: Makes the copies of a lot's records that are trained on; None for the records themselves.
-        of: Returns the clipped sum of a lot, as `gradients.of` does, which is what does where nothing is said.
+        of: Returns the clipped sum of a lot, as `gradients.of` does, which is what does where nothing is said and the
+            clip is finite.
 
     Attributes:
         sums: The clipped sum, a tensor for each parameter, while the optimiser steps on what was made of it; empty
@@ -99,7 +102,9 @@ class DpSgd:
             raise DataError(
                 f"the silo has more than {most} records, past which a sum is not near enough to the true one"
             )
-        self._release((self._of or self.gradients.of)(x_N, y_N, lot, self.augment))
+        # Asked at each step: others that share the pipeline set its clip.
+        plain = partial(unclipped.sums_of, self.gradients) if math.isinf(self.gradients.max_grad_norm) else None
+        self._release((self._of or plain or self.gradients.of)(x_N, y_N, lot, self.augment))
 
     def _release(self, sums_L: list[Tensor]) -> None:
         """Let the optimiser step on what is released of a sum, and forget both."""

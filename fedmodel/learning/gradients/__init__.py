@@ -226,7 +226,7 @@ class ClippedSum(ABC):
         """
         self.begin(refuse=refuse)
         for x_V, y_R in self.batches(x_N, y_N, lot, augment, whole=whole):
-            with self._undone():
+            with self.undone():
                 self.add(x_V, y_R)
         return self.take()
 
@@ -278,11 +278,11 @@ class ClippedSum(ABC):
 
     def summed_apart(self, x_V: Inputs, y_R: Tensor) -> Tensor:
         """Return what `summed` does once a lot has begun; the model is after it as it was before. Sensitive."""
-        with self._undone():
+        with self.undone():
             return self.summed(x_V, y_R)
 
-    def _undone(self) -> AbstractContextManager[None]:
-        """Put the model back to what it was, after a physical batch."""
+    def undone(self) -> AbstractContextManager[None]:
+        """Put the model back to what it was, after a physical batch of a lot that has begun."""
         # Between two physical batches of a lot nothing but augmentation runs, which the model is not given to.
         as_kept, self._as_kept = self._as_kept, True
         return undone(self.module, refuse=self.refuses, kept=self._kept, as_kept=as_kept)

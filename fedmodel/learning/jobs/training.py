@@ -18,8 +18,8 @@ Only "seeded-unsafe" runs, which claim nothing, repeat them.
 Augmentation (`data.augment`) rests on the same argument, with draws in place of masks (`fedmodel.learning.augmenting`).
 
 A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given a release without
-noise and perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it:
-`answer` refuses, whatever was asked, charged or checked before.
+noise and perhaps an infinite clip, whose sums are plain ones (`fedmodel.learning.unclipped`). It promises nothing, and
+a silo that is not a simulation's own never runs it: `answer` refuses, whatever was asked, charged or checked before.
 
 Several processes may compute the sums of one lot (`fedmodel.learning.ranks`): lots and noise are drawn here all the
 same, once, and the sum is to the bit what this process alone makes of the lot. A round that is observed, or that does

@@ -23,8 +23,9 @@ from fedmodel import plans
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyBudgetExceeded, PrivacyError
+from fedmodel.learning import unclipped
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import kind
+from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import Asked, Ledger, Scope, verify_ledger
 from fedmodel.privacy import accounting, grid
@@ -114,7 +115,9 @@ def test_what_asks_for_no_noise_is_told_how(setting: str) -> None:
         read_scenario("quickstart", [setting])
 
 
-def _gradient(left_out: Baseline | None, clip: float, std: float) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _gradient(
+    left_out: Baseline | None, clip: float, std: float, of: str = "per-sample"
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     torch.manual_seed(0)
     module = nn.Linear(5, 3)
     x_NF, y_N = torch.randn(12, 5), torch.randint(3, (12,))
@@ -124,7 +127,7 @@ def _gradient(left_out: Baseline | None, clip: float, std: float) -> tuple[list[
     module.zero_grad()
     losses: Callable[..., torch.Tensor] = lambda output, target: cross_entropy(output, target, reduction="none")  # noqa: E731
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
-    gradients = kind("per-sample")(
+    gradients = kind(of)(
         module,
         losses,
         max_grad_norm=math.inf if left_out == "no-noise-no-clip" else clip,
@@ -143,10 +146,11 @@ def _gradient(left_out: Baseline | None, clip: float, std: float) -> tuple[list[
     return plain, seen
 
 
-def test_without_noise_and_clip_a_lot_s_gradient_is_plain_sgd_s() -> None:
-    plain, seen = _gradient("no-noise-no-clip", 1e-3, 1.0)
+@pytest.mark.parametrize("of", ["per-sample", "book-keeping"])
+def test_without_noise_and_clip_a_lot_s_gradient_is_plain_sgd_s(of: str) -> None:
+    plain, seen = _gradient("no-noise-no-clip", 1e-3, 1.0, of)
     assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(plain, seen, strict=True))
-    _, clipped = _gradient("no-noise", 1e-3, 1.0)
+    _, clipped = _gradient("no-noise", 1e-3, 1.0, of)
     norm = torch.cat([one.flatten() for one in clipped]).norm()
     assert 0 < norm <= 5 * 1e-3 / 6
 
@@ -158,6 +162,27 @@ def test_the_switch_is_all_that_differs() -> None:
     noise_P = SeededNoise(1).gaussian(18, 0.2, torch.device("cpu")) / 6
     bare_P, noised_P = (torch.cat([one.flatten() for one in part]).double() for part in (bare, noised))
     assert torch.allclose(bare_P + noise_P, noised_P, atol=1e-5)
+
+
+@pytest.mark.parametrize("left_out", [None, "no-noise", "no-noise-no-clip"])
+def test_only_a_silo_that_leaves_its_clip_out_sums_up_without_norms(
+    left_out: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of private silos and of those without noise alone, every sum is the kind's own."""
+    ways: list[str] = []
+    plain, own = unclipped.sums_of, ClippedSum.of
+    monkeypatch.setattr(unclipped, "sums_of", lambda *given: ways.append("plain") or plain(*given))
+    monkeypatch.setattr(ClippedSum, "of", lambda *given, **how: ways.append("own") or own(*given, **how))
+    scenario = read_scenario("quickstart", [] if left_out is None else [f"privacy.baseline={left_out}"])
+    provision(scenario, tmp_path)
+    silo = Silo("left", scenario, "1", "cpu", tmp_path, tmp_path / "silos" / "left")
+    plan = scenario.plan("left")
+    event = plans.planned_event(plan).times(3)
+    asked = TrainRequest(1, np.zeros(parameters_of(scenario.model, scenario.data.shape), np.float32))
+    trained(silo, event, asked)
+    ways.clear()  # of what was measured
+    trained(silo, event, asked)
+    assert ways == ["plain" if left_out == "no-noise-no-clip" else "own"] * 3
 
 
 @pytest.mark.usefixtures("same_bytes")  # lots of which the figures have no 0.0000
