@@ -6,17 +6,19 @@ A text that is shorter than a scenario's `length` is filled up to it, and what f
 Guarantee: at which length a record is computed is a function of that record and of public figures alone, and of no
 other record. A physical batch has one length and one number of rows, so that what is computed of a record is what the
 model makes of it in a batch of that shape: all that `fedmodel.learning.gradients` says of a record's gradient holds at
-each length, and `fedmodel.learning.preflight` measures each. A gradient may be rounded otherwise at another length; no
-record is ever at two. A record that enters or leaves a lot changes how many physical batches there are by one at most,
-as it does without lengths.
+each length. `fedmodel.learning.preflight` measures each, and lots of records that end at each, with one more that ends
+at any. A gradient may be rounded otherwise at another length; no record is ever at two. A record that enters or leaves
+a lot changes how many physical batches there are by one at most, as it does without lengths.
 
 This is not packing, of several records into one row. There a record's companions are in its row: what is attended to
 with weight 0 is multiplied all the same, and 0 times infinity, which one record can bring a model to, is no number.
 
+An audit's probe canaries end at each length in turn (`fedmodel.canaries.probes`): it measures the clip at each.
+
 Does NOT hide how long a lot takes. It hangs on how many physical batches of which length the lot fills, where it hangs
 on how many of them without lengths.
 
-Shapes: L records of a lot, N records, T positions.
+Shapes: B made-up records, L records of a lot, N records, K lengths, T positions.
 """
 
 from __future__ import annotations
@@ -50,6 +52,11 @@ class Lengths:
     mask: str
     of_each_token: bool
 
+    @property
+    def every(self) -> tuple[int, ...]:
+        """All K of them, in rising order."""
+        return *self.cuts, self.whole
+
     def shapes(self, shape: DataShape) -> tuple[DataShape, ...]:
         """Return what records look like at each length, the whole first."""
         return shape, *(self._shape(shape, length) for length in reversed(self.cuts))
@@ -63,7 +70,7 @@ class Lengths:
             index_L: Which of them are in the lot.
         """
         length_L = self.of(taken(x_N, index_L), y_N[index_L])
-        for length in (*self.cuts, self.whole):
+        for length in self.every:
             yield length, index_L[length_L == length]
 
     def of(self, x_L: Inputs, y_L: Tensor) -> Tensor:
@@ -77,7 +84,7 @@ class Lengths:
             counts_LT = counts_LT | (y_L != IGNORED)
         place_T = torch.arange(1, self.whole + 1, device=counts_LT.device)
         needed_L = (counts_LT * place_T).amax(dim=1)
-        length_K = torch.tensor((*self.cuts, self.whole), device=counts_LT.device)
+        length_K = torch.tensor(self.every, device=counts_LT.device)
         return length_K[torch.bucketize(needed_L, length_K)]
 
     def cut(self, x_R: Inputs, y_R: Tensor, length: int) -> tuple[Inputs, Tensor]:
@@ -86,6 +93,22 @@ class Lengths:
         at_tokens = (self.tokens, self.mask)  # an audit tells canaries by a number beside them
         cut_R = {name: one[:, :length].contiguous() if name in at_tokens else one for name, one in x_R.items()}
         return cut_R, y_R[:, :length] if self.of_each_token else y_R
+
+    def ended(self, x_B: Mapping[str, Tensor], y_B: Tensor, turn_B: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return made-up records that end where their turn is: a token stands at every place up to there.
+
+        Past it no token stands, and no position of the target counts.
+
+        Args:
+            x_B: Records.
+            y_B: Their targets.
+            turn_B: Whole numbers of any size: 0 is the first of the lengths, and after the last the first comes again.
+        """
+        length_B = torch.tensor(self.every, device=y_B.device)[turn_B.to(y_B.device) % len(self.every)]
+        stands_BT = torch.arange(self.whole, device=y_B.device) < length_B[:, None]
+        tokens_BT, mask_BT = x_B[self.tokens] * stands_BT, stands_BT.to(x_B[self.mask].dtype)
+        ended_B = {**x_B, self.tokens: tokens_BT, self.mask: mask_BT}
+        return ended_B, torch.where(stands_BT, y_B, IGNORED) if self.of_each_token else y_B
 
     def _shape(self, shape: DataShape, length: int) -> DataShape:
         """Return what records look like at a length."""

@@ -11,8 +11,8 @@ records are treated alike (`fedmodel.learning.conformance`, which makes the phys
 that every physical batch has its one shape, that sums lie on their grid, and that one record moves them by at most the
 clip, in lots of sizes around a physical batch's, records whose positions cancel and factors of 1e20 and 1e-20 among
 them (`fedmodel.learning.cancelling`). Where rows have several lengths (`fedmodel.learning.lengths`), all of this at
-each of them, and in lots of all. What a sum is rounded by is in the clip that a kind clips to, so that the bound has no
-tolerance. Then, for every model that is received, at that model.
+each of them, and in lots of all, whose records end at each, as the odd one does. What a sum is rounded by is in the
+clip that a kind clips to, so that the bound has no tolerance. Then, for every model that is received, at that model.
 
 Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
 the probes would pass. It reads no record of the silo and draws nothing from a secret source, so it costs no privacy.
@@ -23,7 +23,7 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,7 @@ from fedmodel.learning.cancelling import Hostile, hostile_to_positions, opposed
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, ended, ends, made_up, scaled
+from fedmodel.learning.lengths import Lengths
 from fedmodel.learning.precision import is_rounded
 from fedmodel.privacy import grid
 
@@ -101,8 +102,8 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
                 check_sensitivity(gradients.flat, one, max_grad_norm, device, outliers=outliers, tolerance=tolerance)
         _at_each_length(gradients, shape, partial(_measure, gradients, own, max_grad_norm))
         if gradients.lengths is not None:
-            cut = partial(gradients.flat, whole=False)
-            check_sensitivity(cut, shape, max_grad_norm, device, companions=(2, gradients.rows), outliers=_FEW_OUTLIERS)
+            next(_tried(gradients, own))  # at hostile parameters a record may add nothing
+            _check_lots_of_all(gradients, gradients.lengths, shape, max_grad_norm)
     return gradients.rows
 
 
@@ -124,6 +125,27 @@ def _at_each_length(gradients: ClippedSum, shape: DataShape, measure: Callable[[
             measure(one)
         if len(shapes) == 1:
             return
+
+
+def _check_lots_of_all(gradients: ClippedSum, lengths: Lengths, shape: DataShape, max_grad_norm: float) -> None:
+    """Refuse a pipeline that one record moves by over the clip in a lot of several lengths, wherever it ends."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ended_at(x_B: Inputs, y_B: Tensor, turn_B: Tensor) -> tuple[Inputs, Tensor]:
+        assert isinstance(x_B, Mapping)  # noqa: S101 - records that have lengths are texts
+        return lengths.ended(x_B, y_B, turn_B)
+
+    def odd_ones() -> Iterator[Odd]:
+        for odd in _outliers(shape, _FEW_OUTLIERS[:1], generator):
+            for turn, length in enumerate(lengths.every):
+                yield Odd(f"of {length} tokens", *ended_at(odd.x_1, odd.y_1, torch.tensor([turn])))
+
+    count = len(lengths.every)
+    # All end first, or last, so that the outlier may be longer or shorter than any other; or everywhere.
+    turns = torch.zeros(2, dtype=torch.long), torch.full((2,), count - 1), torch.arange(max(gradients.rows, count))
+    lots = [ended_at(*made_up(shape, len(turn_B), generator), turn_B) for turn_B in turns]
+    cut = partial(gradients.flat, whole=False)
+    _largest_movement(cut, lots, odd_ones, max_grad_norm, gradients.parameters[0].device, 0.0)
 
 
 def check_positions(gradients: ClippedSum, shape: DataShape, max_grad_norm: float, seed: int = 1) -> float:
@@ -246,9 +268,10 @@ def _check(
             )
         return sum_P
 
-    device = gradients.parameters[0].device
+    device, generator = gradients.parameters[0].device, torch.Generator().manual_seed(seed)
+    lots = _lots(shape, companions, generator)
     with of_one_shape(gradients):
-        return _largest_movement(on_grid, shape, max_grad_norm, device, companions, odd_ones, 0.0, seed)
+        return _largest_movement(on_grid, lots, partial(odd_ones, generator), max_grad_norm, device, 0.0)
 
 
 def check_sensitivity(
@@ -280,8 +303,17 @@ def check_sensitivity(
     Raises:
         PrivacyError: When some movement exceeds that or is not finite.
     """
-    odd_ones = partial(_outliers, shape, outliers)
-    return _largest_movement(clipped_sum, shape, max_grad_norm, device, companions, odd_ones, tolerance, seed)
+    generator = torch.Generator().manual_seed(seed)
+    odd_ones = partial(_outliers, shape, outliers, generator)
+    lots = _lots(shape, companions, generator)
+    return _largest_movement(clipped_sum, lots, odd_ones, max_grad_norm, device, tolerance)
+
+
+def _lots(shape: DataShape, companions: Sequence[int], generator: torch.Generator) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield lots of so many made-up records; all of every other lot end early, and the outlier is one that does not."""
+    for number, others in enumerate(companions):
+        x_B, y_B = made_up(shape, others, generator)
+        yield ended(x_B, torch.ones(others, dtype=torch.bool), generator) if number % 2 else x_B, y_B
 
 
 def _outliers(shape: DataShape, scales: Sequence[float], generator: torch.Generator) -> Iterator[Odd]:
@@ -293,27 +325,21 @@ def _outliers(shape: DataShape, scales: Sequence[float], generator: torch.Genera
 
 def _largest_movement(
     clipped_sum: Callable[[Inputs, Tensor], Tensor],
-    shape: DataShape,
+    lots: Iterable[tuple[Inputs, Tensor]],
+    odd_ones: Callable[[], Iterable[Odd]],
     max_grad_norm: float,
     device: torch.device,
-    companions: Sequence[int],
-    odd_ones: OddOnes,
     tolerance: float,
-    seed: int,
 ) -> float:
-    """Return how far an odd record moves the sum at most, and refuse more than the clip."""
-    generator = torch.Generator().manual_seed(seed)
+    """Return how far an odd record moves the sum of a lot at most, and refuse more than the clip."""
     largest = 0.0
 
     def to_device(one: Tensor) -> Tensor:
         return one.to(device)
 
-    for number, others in enumerate(companions):
-        x_B, y_B = made_up(shape, others, generator)
-        if number % 2:  # all end early, and the outlier is the one that does not
-            x_B = ended(x_B, torch.ones(others, dtype=torch.bool), generator)
+    for x_B, y_B in lots:
         without_P = clipped_sum(each(x_B, to_device), y_B.to(device)).double()
-        for odd in odd_ones(generator):
+        for odd in odd_ones():
             # First, so that it shares a physical batch with companions whatever the size of one.
             with_x = together([odd.x_1, x_B], lambda parts: torch.cat(parts).to(device))
             with_y = torch.cat([odd.y_1, y_B]).to(device)

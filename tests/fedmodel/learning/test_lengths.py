@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,19 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.layers import without_dropout
-from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
+from fedmodel.kinds.shape import IGNORED, NEXT, ArrayShape, DataShape
 from fedmodel.learning import preflight as preflighting
 from fedmodel.learning.gradients import ClippedSum, kind
+from fedmodel.learning.jobs._pipelines import gradients_of
 from fedmodel.learning.lengths import Lengths, of_shape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.learning.tasks import objective
-from tests.bases import CLASSES, LENGTH, NEXT_TOKEN, config_of, make_base
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from tests.bases import CLASSES, LENGTH, NEXT_TOKEN, config_of, make_base, scenario_on
 from tests.fedmodel.learning.gradients.test_adapters import (
     CLIP,
     LENGTHS,
@@ -36,6 +41,7 @@ CUTS = (3, 6)
 SEEN = set[tuple[int, int]]()
 """Rows and length of what `Words` were given; whatever a model keeps itself is put back."""
 SMALL = DataShape((), 2, inputs={"tokens": ArrayShape((8,), 9), "mask": ArrayShape((8,), 2)})
+AT_EACH = replace(SMALL, classes=9, target=ArrayShape((8,), 9, ignores=True), task=NEXT)
 WAYS: dict[str, tuple[str, str, DataShape, dict[str, Any], str]] = {
     "classes": ("encoder", "sequence-classification", CLASSES, LORA, "book-keeping"),
     "biases": ("encoder", "sequence-classification", CLASSES, {"adapt": "bitfit"}, "hooks"),
@@ -65,6 +71,19 @@ class Words(nn.Module):
         return self.out(mean_BH)
 
 
+class EachPlace(nn.Module):
+    """An answer at each position, the sign of which hangs on how long rows are where it is told so."""
+
+    def __init__(self, *, told: bool) -> None:
+        super().__init__()
+        self.table, self.out, self._told = nn.Embedding(9, 4), nn.Linear(4, 9), told
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        sign = -1 if self._told and tokens.shape[1] != 8 else 1
+        answer: Tensor = self.out(self.table(tokens) * mask[:, :, None].float()) * sign
+        return answer
+
+
 class Told(Words):
     """The sign of whose answers hangs on how long rows are."""
 
@@ -72,11 +91,11 @@ class Told(Words):
         return super().forward(tokens, mask) * (1 if tokens.shape[1] == 8 else -1)
 
 
-def small(module: nn.Module, *, cuts: tuple[int, ...] = (2, 4), name: str = "hooks") -> ClippedSum:
+def small(module: nn.Module, shape: DataShape = SMALL) -> ClippedSum:
     torch.manual_seed(0)
-    losses = objective(SMALL, "cross-entropy").losses
-    found = kind(name)(module, losses, max_grad_norm=1.0, unit=2.0**-40, rows=8)
-    found.lengths = of_shape(cuts, SMALL)
+    losses = objective(shape, "cross-entropy").losses
+    found = kind("hooks")(module, losses, max_grad_norm=1.0, unit=2.0**-40, rows=8)
+    found.lengths = of_shape((2, 4), shape)
     return found
 
 
@@ -189,14 +208,66 @@ def test_the_preflight_measures_each_length_anew_where_one_takes_fewer_rows(monk
     assert noted == [*first, ("settled", 2, 8), ("positions", 2, 4), *again]
 
 
-def test_one_record_moves_a_lot_of_several_lengths_by_the_clip_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chosen", [torch.amax, torch.amin])
+@pytest.mark.parametrize("shape", [SMALL, AT_EACH], ids=["one answer", "an answer at each position"])
+def test_one_record_moves_a_lot_of_several_lengths_by_the_clip_at_most(
+    shape: DataShape, chosen: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preflighting, "_at_each_length", lambda *_: None)
-    preflight(small(Words()), SMALL, 1.0)
+    preflight(small(Words() if shape is SMALL else EachPlace(told=False), shape), shape, 1.0)
     whole = Lengths.of
-    # A length that hangs on the longest of the lot, as where a batch is cut to it, of a model that tells lengths apart.
-    monkeypatch.setattr(Lengths, "of", lambda *given: whole(*given).max().expand(len(given[2])))
+    # A length that hangs on the lot's others, as where a batch is cut to its longest, of a model that tells lengths
+    # apart.
+    monkeypatch.setattr(Lengths, "of", lambda *given: chosen(whole(*given)).expand(len(given[2])))
     with pytest.raises(PrivacyError, match="couples records"):
-        preflight(small(Told()), SMALL, 1.0)
+        preflight(small(Told() if shape is SMALL else EachPlace(told=True), shape), shape, 1.0)
+
+
+@pytest.mark.parametrize("shape", [SMALL, AT_EACH], ids=["one answer", "an answer at each position"])
+def test_lots_of_all_have_records_at_each_length_and_an_outlier_at_each(
+    shape: DataShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lots, of = list[list[int]](), Lengths.of
+
+    def noted(self: Lengths, x_L: Any, y_L: Tensor) -> Tensor:
+        length_L = of(self, x_L, y_L)
+        lots.append(length_L.tolist())
+        return length_L
+
+    monkeypatch.setattr(Lengths, "of", noted)
+    monkeypatch.setattr(preflighting, "_at_each_length", lambda *_: None)
+    preflight(small(Words() if shape is SMALL else EachPlace(told=False), shape), shape, 1.0)
+    turns = [2, 4, 8, 2, 4, 8, 2, 4]
+    for others in ([2, 2], [8, 8], turns):
+        assert others in lots
+        assert {first for first, *rest in lots if rest == others} == {2, 4, 8}
+
+
+def test_records_end_at_each_length_in_turn() -> None:
+    x_B = {"tokens": torch.arange(1, 41).view(5, 8), "mask": torch.zeros(5, 8, dtype=torch.long)}
+    for shape in (SMALL, AT_EACH):
+        lengths = of_shape((2, 4), shape)
+        assert lengths is not None
+        y_B = torch.zeros((5, *shape.targets.size), dtype=torch.long)
+        for turns, found in (
+            ([0, 1, 2, 3, 4], [2, 4, 8, 2, 4]),
+            ([1] * 5, [4] * 5),
+            ([5, 0, 0, 7, 2], [8, 2, 2, 4, 8]),
+        ):
+            ended_B, target_B = lengths.ended(x_B, y_B, torch.tensor(turns))
+            stands_BT = torch.arange(8) < torch.tensor(found)[:, None]
+            assert lengths.of(ended_B, target_B).tolist() == found
+            assert torch.equal(ended_B["mask"], stands_BT.long())
+            assert torch.equal(ended_B["tokens"], x_B["tokens"] * stands_BT)
+            assert torch.equal(target_B != IGNORED, stands_BT if shape is AT_EACH else torch.ones(5, dtype=torch.bool))
+
+
+def test_a_pipeline_has_the_lengths_that_its_scenario_says(tmp_path: Path) -> None:
+    path, cpu = scenario_on(tmp_path, model={"lengths": [3, 5]}), torch.device("cpu")
+    event = DpSgdEvent(2.0, 1.0, 0.5, 1, denominator=4)
+    for said, lengths in (([], (3, 5, 8)), (["model.lengths=[4]"], (4, 8)), (["model.lengths=[]"], None)):
+        found = gradients_of(read_scenario(str(path), said).json_text, event, cpu).lengths
+        assert (None if found is None else found.every) == lengths
 
 
 def test_lengths_that_fit_no_records_are_one_line(made: Path) -> None:
