@@ -47,6 +47,7 @@ from fedmodel.data.named import together
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.inputs import Inputs, tensors
+from fedmodel.learning.lengths import of_shape
 from fedmodel.learning.optimizers import build_optimizer, hold_near
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event, clip_of
@@ -98,7 +99,9 @@ class Probing:
     def add(self, x_N: Inputs, y_N: Tensor) -> tuple[Inputs, Tensor]:
         """Return the silo's records and targets with the canaries that are in its data."""
         if self.wrapper is not None:
-            x_N, y_N = with_probes(x_N, y_N, self._coins_K, self._event.max_records)
+            scenario = self._silo.scenario
+            lengths = of_shape(scenario.model.cut_to, scenario.data.shape)
+            x_N, y_N = with_probes(x_N, y_N, self._coins_K, self._event.max_records, lengths)
         else:
             made = loss_canaries(self._silo.scenario, self._silo.name)
             chosen = np.repeat(np.flatnonzero(self._coins_K), self._event.max_records)

@@ -12,7 +12,9 @@ nothing, and spoil nothing.
 
 In training data a canary is told from a record by an array beside the others, `canary`, which the probed model alone
 reads: 0 is a record, and `1 + i` canary i. No target tells one: a canary's target and features are zeros, and the
-model's output for them is in no loss.
+model's output for them is in no loss. Where rows have several lengths (`fedmodel.learning.lengths`), canary i is a
+text of zeros that ends at one of them, each in turn, so that the clip at every length is measured, on as many canaries
+of each.
 
 A loss canary is a record like any other, of made-up features and label. What it does is seen by the model's loss on it.
 
@@ -38,6 +40,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import DataError
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.learning.inputs import Inputs
+from fedmodel.learning.lengths import Lengths
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.seeds import derive_seed
 
@@ -149,7 +152,9 @@ class ProbedLoss:
         return torch.where(is_record_B, loss_B, slope_B * written_B)
 
 
-def with_probes(x_N: Inputs, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Inputs, Tensor]:
+def with_probes(
+    x_N: Inputs, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int, lengths: Lengths | None = None
+) -> tuple[Inputs, Tensor]:
     """Return a silo's data with the canaries that are in it, and the record that is not a number, at its end.
 
     Args:
@@ -157,6 +162,7 @@ def with_probes(x_N: Inputs, y_N: Tensor, coins_K: NDArray[np.bool_], copies: in
         y_N: Their targets, of any type and values.
         coins_K: Which canaries are in.
         copies: Records of each: as many as one privacy unit has at most.
+        lengths: At which lengths rows are computed, where there are several: all copies of a canary end at one of them.
 
     Returns:
         The records by name, with what tells canaries from them, and the targets.
@@ -170,15 +176,20 @@ def with_probes(x_N: Inputs, y_N: Tensor, coins_K: NDArray[np.bool_], copies: in
     more = [1 + int(canary) for canary in np.flatnonzero(coins_K) for _ in range(copies)] + [1 + len(coins_K)]
     marks = torch.tensor([0] * len(y_N) + more, device=y_N.device)
 
-    def longer(one: Tensor) -> Tensor:
-        return torch.cat([one, one.new_zeros((len(more), *one.shape[1:]))])
+    def zeros(one: Tensor) -> Tensor:
+        return one.new_zeros((len(more), *one.shape[1:]))
 
-    return {**{name: longer(one) for name, one in named.items()}, _MARKS: marks}, longer(y_N)
+    more_x, more_y = {name: zeros(one) for name, one in named.items()}, zeros(y_N)
+    if lengths is not None:
+        more_x, more_y = lengths.ended(more_x, more_y, marks[len(y_N) :] - 1)
+    with_x = {name: torch.cat([one, more_x[name]]) for name, one in named.items()}
+    return {**with_x, _MARKS: marks}, torch.cat([y_N, more_y])
 
 
 def loss_canaries(scenario: Scenario, silo: str) -> Records:
     """Return a silo's loss canaries, in or not: features uniform over the reference range, any target.
 
+    Where rows have several lengths they are computed at the whole one nearly always: their masks are random too.
     They hang on the scenario's seed and the silo's name alone, and are no secret; which are in is.
     """
     if scenario.audit is None or scenario.seed is None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from clients.policy import check_admitted
+from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.canaries import observations
@@ -18,9 +19,11 @@ from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenar
 from fedmodel.data import silo_records
 from fedmodel.errors import DataError, LedgerTampered, PolicyRefused
 from fedmodel.kinds.augment import AugmentConfig
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called
+from fedmodel.learning.lengths import of_shape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.tasks import RecordLoss
@@ -30,6 +33,7 @@ from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision.laws import law_of
 from fedmodel.wire import TrainRequest
+from tests.bases import scenario_on
 from tests.fakes import checked, trained
 from tests.fedmodel.learning.test_dp_sgd import clipped
 
@@ -149,6 +153,36 @@ def bare_copy(module: Probed) -> nn.Module:
     copied = Pair()
     copied.load_state_dict(module.model.state_dict())
     return copied
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_canaries_of_an_audit_end_at_each_length_of_rows_in_turn(ignores: bool) -> None:
+    inputs = {"tokens": ArrayShape((8,), 9), "mask": ArrayShape((8,), 2)}
+    at_each = ArrayShape((8,), 9, ignores=True) if ignores else None
+    lengths = of_shape((2, 4), DataShape((), 9, inputs=inputs, target=at_each))
+    assert lengths is not None
+    x_N = {name: torch.ones(3, 8, dtype=torch.long) for name in inputs}
+    y_N = torch.zeros((3, 8) if ignores else 3, dtype=torch.long)
+    coins = np.array([True, False, True, True, True, True])
+    x, y = with_probes(x_N, y_N, coins, 2, lengths)
+    assert isinstance(x, dict)
+    assert x["canary"].tolist() == [0, 0, 0, 1, 1, 3, 3, 4, 4, 5, 5, 6, 6, 7]
+    assert lengths.of(x, y).tolist() == [8, 8, 8, 2, 2, 8, 8, 2, 2, 4, 4, 8, 8, 2]
+    assert torch.equal(y[:3], y_N)
+    assert not bool(x["tokens"][3:].any())
+
+
+def test_canaries_have_the_lengths_of_the_scenario(tmp_path: Path) -> None:
+    path = scenario_on(tmp_path, model={"lengths": [3, 5]})
+    scenario = read_scenario(str(path), ["audit.count=6"])
+    observations.toss(tmp_path, 6)
+    probing = Probing(Silo("north", scenario, "1", "cpu", tmp_path, tmp_path), TrainRequest(1, np.zeros(1, np.float32)))
+    probing.begin(EVENT)
+    x_N = {name: torch.ones(2, 8, dtype=torch.long) for name in ("tokens", "mask")}
+    x, _ = probing.add(x_N, torch.zeros(2, dtype=torch.long))
+    assert isinstance(x, dict)
+    turn = (x["canary"][2:] - 1) % 3
+    assert x["mask"].sum(dim=1).tolist() == [8, 8, *torch.tensor([3, 5, 8])[turn].tolist()]
 
 
 def test_an_array_of_the_name_that_tells_canaries_is_refused() -> None:
