@@ -1,7 +1,7 @@
 """One silo's training in several processes, each on a device: who computes which sums, and in which order they add up.
 
     rank 0    this process: it has records, ledger, keys and law. It draws lots, makes views, adds sums up, adds noise,
-              and steps. It computes the first of every few physical batches itself
+              and steps. It computes the last of every few physical batches itself, whose rows are the longest
     rank k    is given parameters and one physical batch after another, and returns the sum of its clipped gradients
 
 A physical batch is what it is in one process, cut from the same lot at the same shape, and is computed whole in one
@@ -315,18 +315,20 @@ class Ranks:
 
     def _take_turn(self, gradients: ClippedSum, turn: Sequence[tuple[Inputs, Tensor]]) -> None:
         """Put up to a batch for each process to the sum, in the order of batches."""
-        for words, (x_V, y_R) in zip(self._words, turn[1:], strict=False):
+        *told_on, own = turn  # lengths rise, so that no other process has longer rows than are timed here
+        for words, (x_V, y_R) in zip(self._words, told_on, strict=False):
             named = isinstance(x_V, Mapping)
             told = {"do": "batch", "names": [*x_V] if named else None}
             words.tell(told, [one.cpu().numpy() for one in (*arrays(x_V), y_R)])
         started = time.monotonic()
-        gradients.put(gradients.summed_apart(*turn[0]))
+        own_P = gradients.summed_apart(*own)
         took = time.monotonic() - started
         size = sum(parameter.numel() for parameter in gradients.parameters)
         for rank in range(1, len(turn)):
             self._hear(rank, took)
             sum_P = self._met.receive(rank, torch.empty(size, dtype=torch.float64))
             gradients.put(sum_P.to(gradients.parameters[0].device))
+        gradients.put(own_P)
 
     def _tell_parameters(self, gradients: ClippedSum) -> None:
         """Give every process the parameters of this step, as they are."""

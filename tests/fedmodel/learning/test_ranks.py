@@ -26,18 +26,21 @@ from fedmodel.learning import ranks
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Observer, Question, Site, _pipelines, _rank
 from fedmodel.learning.jobs.training import Answering
 from fedmodel.learning.models import build_model
 from fedmodel.learning.ranks import Pipeline, Ranks
 from fedmodel.learning.vectors import flatten
+from fedmodel.privacy.events import event_to_json
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import OsNoise, SeededNoise
 from fedmodel.system.nursery import heard_or_gone
 from scenarios.selftest.planting import fresh
 from tests.conftest import TINY
+from tests.fedmodel.learning.test_lengths import SMALL, Words, small, small_records
 
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 3, denominator=10, noise_source="seeded-unsafe")
 IMAGES = [
@@ -228,6 +231,40 @@ def test_processes_that_compute_otherwise_at_fewer_rows_are_refused_before_a_rou
     job = Answering(Site("north", scenario, "cpu", simulated=False, processes=2))
     with pytest.raises(PrivacyError, match="do not compute alike; say a device"):
         job.check(Question(2, later_P), EVENT)
+
+
+@pytest.mark.parametrize("odd", [0, 2, 4])
+def test_processes_are_compared_at_every_length_and_the_longest_rows_of_a_turn_are_computed_here(
+    odd: int, scenarios: dict[str, Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that others are waited for by how long rows took that are as long as theirs, or longer."""
+    summed, here = PerSample.summed, list[int]()
+
+    def otherwise(self: PerSample, x_V: Any, y_R: Tensor) -> Tensor:
+        sum_P, length = summed(self, x_V, y_R), x_V["tokens"].shape[1]
+        if os.getpid() == ME:
+            here.append(length)
+        return sum_P * (1 + 2**-20) if os.getpid() != ME and length == odd else sum_P
+
+    monkeypatch.setattr(PerSample, "summed", otherwise)
+    monkeypatch.setattr(_pipelines, "gradients_of", lambda *_: small(Words()))
+    monkeypatch.setattr(_pipelines, "rows_at", lambda *_: 8)
+    ranks.prepare(_rank.work)
+    others, gradients = ranks.ranks_of(2), small(Words())
+    assert others is not None
+    alike = Pipeline(scenarios["mlp"].json_text, event_to_json(EVENT), "cpu", None)
+    assert others.measured(alike, np.zeros(1, np.float32), lambda: 8, lambda: 0.0) == 8
+    if odd:
+        with pytest.raises(PrivacyError, match="do not compute alike; say a device"):
+            others.check_as_one(alike, gradients, SMALL)
+        return
+    others.check_as_one(alike, gradients, SMALL)
+    x_N, y_N = small_records(*[2] * 9, *[4] * 8, *[8] * 7)
+    lot = np.arange(24)
+    alone = gradients.of(x_N, y_N, lot)
+    here.clear()
+    assert all(map(torch.equal, alone, others.of(gradients, x_N, y_N, lot)))
+    assert here == [2, 8]  # of 2 and 2, and of 4 and 8
 
 
 def test_processes_that_measure_other_rows_train_nothing(
