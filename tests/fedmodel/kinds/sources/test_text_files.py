@@ -105,12 +105,16 @@ def test_a_text_that_is_changed_is_read_again(folder: Path) -> None:
         ("1800_ann_n.txt", b"SESAME\xff\xfe", [], "1800_ann_n.txt is no text in UTF-8"),
         ("1800_ann_n.txt", b"SESAM", [], "author 'ann' wrote less than two records of 4 bytes"),
         ("1800_ann_n.txt", b"abcdefgh", ["data.authors=['anne']"], "unknown author 'anne'; did you mean 'ann'?"),
+        ("ann/old/1.txt", b"abcdefgh", [], "ann/old/1.txt lies too deep; put it into the folder of its author"),
+        ("ann/1.TXT", b"abcdefgh", [], "ann/1.TXT would not be read, since its name does not end in .txt"),
+        ("jane_austen/1.txt", b"abcdefgh", [], "'Jane Austen' and 'jane_austen' would both be author 'jane-austen'"),
     ],
 )
 def test_what_is_no_folder_of_texts_is_refused_by_what_to_get(
     name: str, text: bytes, settings: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(text)
     with pytest.raises(FedmodelError) as refused:
         dealt(scenario(folder, *settings))
@@ -119,6 +123,23 @@ def test_what_is_no_folder_of_texts_is_refused_by_what_to_get(
     assert "a folder of texts in UTF-8, *.txt, in a folder for each author" in told
     assert "\n" not in told
     assert "SESAM" not in told
+
+
+def test_numbers_in_names_are_numbers_and_a_link_to_an_authors_folder_is_followed(tmp_path: Path) -> None:
+    (letters := tmp_path / "elsewhere").mkdir()
+    for name, text in (("10.txt", "last"), ("2.txt", "2222"), ("1.txt", "1111")):
+        (letters / name).write_text(text)
+    (folder := tmp_path / "texts").mkdir()
+    (folder / "ann").symlink_to(letters, target_is_directory=True)
+    x, _ = source(folder).load(7)
+    assert [decoded(one) for one in x["tokens"]] == ["1111", "2222", "last"]
+    assert source(folder).apart().tolist() == [False, False, True]
+
+
+def test_a_text_that_is_a_link_to_nothing_is_refused(folder: Path) -> None:
+    (folder / "Jane Austen" / "gone.txt").symlink_to(folder / "nowhere")
+    with pytest.raises(FedmodelError, match=r"gone\.txt is no file that can be read; data\.folder is"):
+        dealt(scenario(folder))
 
 
 def test_a_folder_without_a_text_is_refused(tmp_path: Path) -> None:
