@@ -12,9 +12,13 @@ State that was put back from a backup has its old lineage, and is refused like a
 
 from __future__ import annotations
 
+from functools import lru_cache
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.common.constant import SType
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from numpy.typing import NDArray
@@ -46,7 +50,7 @@ def begin(kept: bytes, named: bytes) -> Carried:
     for name, record in recorddict_from_proto(ProtoRecordDict.FromString(kept[LINEAGE_SIZE:])).items():
         if not isinstance(record, ArrayRecord):
             raise ProtocolError("what was carried from the last round is no arrays; it is not begun from")
-        state[name] = {key: array.numpy() for key, array in record.items()}
+        state[name] = {key: _read(array) for key, array in record.items()}
     return state
 
 
@@ -59,6 +63,34 @@ def leave(state: Carried, lineage: bytes) -> bytes:
     """
     if not state:
         return b""
-    kept = {name: ArrayRecord({key: Array(value) for key, value in arrays.items()}) for name, arrays in state.items()}
+    kept = {name: ArrayRecord({key: _saved(value) for key, value in arrays.items()}) for name, arrays in state.items()}
     packed: bytes = recorddict_to_proto(RecordDict({**kept})).SerializeToString()
     return lineage + packed
+
+
+def _saved(value: NDArray[Any]) -> Array:
+    """Return an array as Flower keeps it, in the bytes of a file of numpy's."""
+    if not value.flags.c_contiguous:
+        return Array(value)
+    name = str(value.dtype)
+    return Array(name, value.shape, SType.NUMPY, _header(name, value.shape) + value.tobytes())
+
+
+def _read(array: Array) -> NDArray[Any]:
+    """Return an array that `_saved` kept, or Flower itself."""
+    header = _header(array.dtype, tuple(array.shape))
+    if array.stype != SType.NUMPY or not array.data.startswith(header):
+        return array.numpy()
+    return np.frombuffer(array.data, array.dtype, offset=len(header)).reshape(array.shape).copy()
+
+
+@lru_cache(maxsize=1 << 12)
+def _header(name: str, shape: tuple[int, ...]) -> bytes:
+    """Return what a file of numpy's begins with: written and parsed anew, it takes longer than a small layer's values.
+
+    It says type, shape and order, so that whatever begins with it is of these.
+    """
+    file = BytesIO()
+    said = {"descr": np.lib.format.dtype_to_descr(np.dtype(name)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, said)
+    return file.getvalue()

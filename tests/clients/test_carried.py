@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
+from numpy.typing import NDArray
 
 from clients import carried, hiding
 from fedmodel import wire
@@ -66,6 +68,32 @@ def test_state_lies_in_the_outbox_as_it_always_did_also_where_an_optimiser_has_n
         packed = recorddict_to_proto(RecordDict({"fedmodel.optimizer": kept})).SerializeToString()
         assert carried.leave({"fedmodel.optimizer": arrays}, HELD) == HELD + packed
         assert carried.begin(HELD + packed, HELD).keys() == {"fedmodel.optimizer"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(12, dtype=np.float32)[::2],
+        np.arange(4, dtype=">i8"),
+        np.array(3.0),
+        np.array([True, False]),
+        np.zeros((0, 3), dtype=np.float16),
+    ],
+    ids=["rows", "columns", "strides", "big end", "one", "flags", "none"],
+)
+def test_an_array_is_kept_as_flower_keeps_it_and_read_as_flower_reads_it(value: NDArray[Any]) -> None:
+    theirs = recorddict_to_proto(RecordDict({"a": ArrayRecord({"b": Array(value)})})).SerializeToString()
+    assert carried.leave({"a": {"b": value}}, HELD) == HELD + theirs
+    found = carried.begin(HELD + theirs, HELD)["a"]["b"]
+    assert (found.dtype, found.shape, found.tobytes()) == (value.dtype, value.shape, value.tobytes())
+    assert found.flags.writeable
+    if value.size:
+        short = Array(str(value.dtype), value.shape, "numpy.ndarray", Array(value).data[:-1])
+        packed = recorddict_to_proto(RecordDict({"a": ArrayRecord({"b": short})})).SerializeToString()
+        with pytest.raises(ValueError, match=r"size|bytes|reshape"):
+            carried.begin(HELD + packed, HELD)
 
 
 def test_a_lineage_is_another_for_every_part_of_what_made_it() -> None:
