@@ -110,7 +110,8 @@ def svg(figure: Figure, name: str, title: str, description: str, font: str | Non
         font: Its own, where no page gives it one.
     """
     out = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(out)  # `print_figure` would draw all of it once before, for its layout alone
+    # `print_figure` would draw all of it once before, for its layout alone.
+    FigureCanvasSVG(figure).print_svg(out)  # type: ignore[no-untyped-call]
     root = ET.fromstring(out.getvalue())  # noqa: S314 - written by matplotlib a line ago
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", out.getvalue().decode()))
     for parent in root.iter():
