@@ -186,9 +186,11 @@ def test_a_base_in_fewer_bits_is_opened_so_by_whoever_uses_the_model_and_by_peft
     shutil.copy(place / DESCRIPTION, tmp_path / "made" / DESCRIPTION)
     peft_form.write(model, tmp_path / "made" / peft_form.ADAPTERS)
     found = peft_form.opened(tmp_path / "made" / peft_form.ADAPTERS)(x)
-    assert np.allclose(found, peft_form.answers(model, x), rtol=0, atol=1e-6)
+    fewer = peft_form.answers(model, x)
+    assert np.allclose(found, fewer, rtol=0, atol=1e-6)
     assert np.allclose(found[:, 1], scores_of(model, x)[:, 1], rtol=0, atol=1e-6)
-    assert 1e-5 < np.abs(found - whole).max() < 0.1
+    # How far bits that are left out move an answer hangs on what was trained, whose noise is another each time.
+    assert np.abs(found - fewer).max() < np.abs(found - whole).max() < 0.1
     scenario, summary = read_scenario(str(made / "run" / "scenario.toml")), (made / "run" / "summary.json").read_text()
     assert f"matrices were held in `{held}`" in "".join(card._made(scenario, json.loads(summary), model))
 
