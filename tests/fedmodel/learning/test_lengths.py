@@ -24,6 +24,7 @@ from fedmodel.learning.jobs._pipelines import gradients_of
 from fedmodel.learning.lengths import Lengths, of_shape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import check_received, preflight
+from fedmodel.learning.starts import resolved
 from fedmodel.learning.tasks import objective
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from tests.bases import CLASSES, LENGTH, NEXT_TOKEN, config_of, make_base, scenario_on
@@ -266,7 +267,8 @@ def test_a_pipeline_has_the_lengths_that_its_scenario_says(tmp_path: Path) -> No
     path, cpu = scenario_on(tmp_path, model={"lengths": [3, 5]}), torch.device("cpu")
     event = DpSgdEvent(2.0, 1.0, 0.5, 1, denominator=4)
     for said, lengths in (([], (3, 5, 8)), (["model.lengths=[4]"], (4, 8)), (["model.lengths=[]"], None)):
-        found = gradients_of(read_scenario(str(path), said).json_text, event, cpu).lengths
+        scenario = resolved(read_scenario(str(path), said))
+        found = gradients_of(scenario.json_text, event, cpu).lengths
         assert (None if found is None else found.every) == lengths
 
 
