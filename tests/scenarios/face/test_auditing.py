@@ -53,7 +53,11 @@ def test_a_scripts_own_model_is_run_with_canaries_and_attacked(tmp_path: Path) -
 
 
 def test_too_little_power_ends_before_anything_is_run(tmp_path: Path) -> None:
-    with pytest.raises(Inconclusive, match=r"its pass would mean nothing; raise canaries$"):
+    advice = (
+        r"^an audit with 60 canaries would .*, so its pass would mean nothing; raise canaries, or "
+        r"where more of them change nothing take larger lots in fewer rounds$"
+    )
+    with pytest.raises(Inconclusive, match=advice):
         fm.audit(scenario(), canaries=60, out=tmp_path / "run")
     with pytest.raises(fm.ConfigError, match=r"^canaries 6 makes"):
         fm.audit(scenario(), canaries=6, out=tmp_path / "run")
