@@ -166,19 +166,24 @@ def dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     return _deal(*_deal_key(scenario))
 
 
-def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int, tuple[int, ...]]:
+def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int, bool, tuple[int, ...]]:
     """Return what a deal depends on, in a form that can be a cache's key."""
     if scenario.seed is None:
         raise ConfigError("the scenario has no seed; a partition cannot be repeated without one")
     state = scenario.data.state() if isinstance(scenario.data, Dealt) else ()
-    return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed, state
+    whole = scenario.privacy.unit == "person"
+    return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed, whole, state
 
 
 @lru_cache(maxsize=2)
 def _deal(
-    config_json: str, silos: tuple[str, ...], seed: int, _: tuple[int, ...]
+    config_json: str, silos: tuple[str, ...], seed: int, whole: bool, _: tuple[int, ...]
 ) -> tuple[Records, tuple[Records, ...]]:
-    """Load, hold out and deal, once a process: the held-out records, and every silo's."""
+    """Load, hold out and deal, once a process: the held-out records, and every silo's.
+
+    Where a claim is for persons, `whole`, a kind's own rule of what is held out gives way to persons drawn by chance:
+    whoever trains has no record in what is measured and told without noise.
+    """
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):
         raise ConfigError(f"data.source = {config.source!r} is not dealt out: every silo has its own")
@@ -192,7 +197,7 @@ def _deal(
         has_persons = name == "person" and config.why_no_persons() is None
         return person_N if value_N is None and has_persons else value_N
 
-    everything, apart_N = Records(x, y_N, person_N), config.apart()
+    everything, apart_N = Records(x, y_N, person_N), None if whole else config.apart()
     if apart_N is None:
         return deal_out(everything, config.held_out, config.partition, silos, seed, column)
     left_N = np.flatnonzero(~apart_N)

@@ -13,7 +13,8 @@ In the second form, the author stands between the first and the last underscore,
 `10.txt`. A text that lies deeper, or whose name ends in `.TXT`, is refused: it would go missing unnoticed.
 
 Held out is the end of what each author wrote: the last records in that order, by a share that the scenario declares.
-So no chance decides it, and a record that is held out comes after all of the same author that train.
+So no chance decides it, and a record that is held out comes after all of the same author that train. Where a claim is
+for persons, who are authors here, that share of authors is held out instead, each with all that they wrote.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Notes(Dealt):
 def notes(monkeypatch: pytest.MonkeyPatch, broken: str = "") -> tuple[Records, tuple[Records, ...]]:
     config = Notes(source="notes", held_out=0.2, broken=broken)
     monkeypatch.setattr(records, "data_from_json", lambda _: config)
-    return records._deal.__wrapped__("", ("north", "south"), 5, ())
+    return records._deal.__wrapped__("", ("north", "south"), 5, False, ())
 
 
 def test_a_source_of_several_arrays_is_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,17 @@ def test_an_authors_records_are_never_at_two_silos_and_no_chance_says_which_are_
     assert not set(silos[0].person_N) & set(silos[1].person_N)
 
 
+def test_where_a_claim_is_for_authors_whoever_trains_has_nothing_held_out(folder: Path) -> None:
+    for name in ("ann", "bea", "cat", "dora", "eve", "flo"):
+        (folder / f"1900_{name}_n.txt").write_text(f"{name}+" * 8)
+    persons = ('privacy.unit="person"', "privacy.max_records=4", 'data.partition={kind="iid"}', "data.held_out=0.25")
+    held_out, silos = dealt(scenario(folder, *persons))
+    held, trained = set(held_out.person_N), {one for silo in silos for one in silo.person_N}
+    assert len(held) == 2
+    assert not held & trained
+    assert held | trained == set(range(8))
+
+
 def test_authors_that_are_named_are_read_alone_and_another_text_moves_no_record_of_theirs(folder: Path) -> None:
     before, _ = source(folder, authors=["mary-shelley"]).load(7)
     (folder / "1700_aphra_behn_n.txt").write_text("0000" * 5)
