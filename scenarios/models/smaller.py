@@ -137,9 +137,16 @@ def pruned(module: nn.Module, share: float) -> None:
         share: Of its weights.
 
     Raises:
-        ConfigError: When the model has no weights of a known layer.
+        ConfigError: When the model has no weights of a known layer, or some that are computed from others.
     """
-    weights = [layer.weight.data for layer in module.modules() if isinstance(layer, WEIGHED)]
+    weighed = {name: layer for name, layer in module.named_modules() if isinstance(layer, WEIGHED)}
+    for name, layer in weighed.items():
+        if "weight" not in dict(layer.named_parameters(recurse=False)):
+            raise ConfigError(
+                f"--prune: the weights of layer {name} are computed from others, as weight_norm does, so that none"
+                " stays zero; train that layer without it"
+            )
+    weights = [layer.weight.data for layer in weighed.values()]
     if not weights:
         raise ConfigError("--prune: this model has no plain linear or convolutional layer whose weights could be zero")
     sizes = torch.cat([weight.abs().reshape(-1) for weight in weights])
