@@ -76,6 +76,8 @@ def why_not(scenario: Scenario) -> str:
         return "data.augment makes views of each record"
     if ":" in scenario.training.loss:
         return "the loss is the user's own"
+    if scenario.training.precision != "float32":
+        return f"training.precision = {scenario.training.precision!r} rounds in each layer"
     if (name := plans.planned_event(scenario.plan(scenario.federation.silos[0])).mechanism) not in _MECHANISMS:
         return f"mechanism {name!r} releases otherwise"
     if isinstance(scenario.data.shape.arrays, Mapping):

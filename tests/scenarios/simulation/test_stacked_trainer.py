@@ -182,6 +182,7 @@ def test_a_run_is_that_of_the_apps_with_ledgers_within_what_its_grid_rounds(
         (["model.dropout=0.5"], "Dropout"),
         (["model.weight_standardization=true"], "StandardisedLinear"),
         (["data.augment={views=2,noise=0.1}"], "augment"),
+        (['training.precision="bf16"'], "rounds in each layer"),
     ],
 )
 def test_what_is_not_trained_side_by_side_is_trained_one_by_one_and_said(
