@@ -285,6 +285,16 @@ def test_lines_of_prose_are_no_wider_than_a_person_reads() -> None:
     assert wide == []
 
 
+def test_no_half_of_a_merge_is_left() -> None:
+    left = [
+        f"{page}:{number}"
+        for page in pages()
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
+        if line.startswith(("<<<<<<< ", "||||||| ", ">>>>>>> "))
+    ]
+    assert left == []
+
+
 def pages() -> list[Path]:
     """Return all pages that a person reads."""
     names = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
