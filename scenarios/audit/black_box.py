@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.bases import folder_of_base
+from fedmodel.provision import bases_of
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from fedmodel.data import Records
 
 
 def loss_scores(scenario: Scenario, module: nn.Module) -> NDArray[np.float64]:
@@ -70,14 +74,46 @@ def first_model(scenario: Scenario, run_dir: Path) -> nn.Module:
 def membership(scenario: Scenario, run_dir: Path) -> dict[str, Any] | None:
     """Return what membership inference on the final model finds, None where there are too few records to try."""
     from fedmodel.audit.membership import NOTE, attacks
-    from fedmodel.data import Records, held_out_records, silo_records
 
-    members = Records.joined([silo_records(scenario, silo) for silo in scenario.federation.silos])
+    members, held_out = _records(scenario)
     try:
-        found = attacks(final_model(scenario, run_dir), scenario, members, held_out_records(scenario))
+        found = attacks(final_model(scenario, run_dir), scenario, members, held_out)
     except ConfigError:
         return None
     rows = {one.name.replace("-", "_"): {**asdict(one)} for one in found}
     for row in rows.values():
         del row["name"]
     return {**rows, "note": NOTE}
+
+
+def why_not_here(scenario: Scenario, run_dir: Path) -> str | None:
+    """Return why a run's model cannot be attacked in this process; None where it can, or there is none.
+
+    Args:
+        scenario: As it was run. Code of somebody's own that it names is not imported.
+        run_dir: The run's folder.
+    """
+    from server.run_files import MODEL
+
+    if not (run_dir / MODEL).is_file():
+        return None
+    if scenario.silos_code:
+        key, use = next(iter(scenario.silos_code.items()))
+        return f"that needs {key} = {use!r}, and code of somebody's own is never run to read a report"
+    for sha256 in bases_of(scenario):
+        if folder_of_base(sha256) is None:
+            return f"that needs the base of SHA-256 {sha256[:16]}...; name the folder of a copy: --base FOLDER"
+    try:
+        final_model(scenario, run_dir)
+        _records(scenario)
+    except (ConfigError, DataError) as error:
+        return str(error)
+    return None
+
+
+def _records(scenario: Scenario) -> tuple[Records, Records]:
+    """Return all silos' records, and those that are held out. Sensitive."""
+    from fedmodel.data import Records, held_out_records, silo_records
+
+    members = Records.joined([silo_records(scenario, silo) for silo in scenario.federation.silos])
+    return members, held_out_records(scenario)

@@ -65,12 +65,13 @@ _ESSENTIAL: Final = (
 _OF_PROBES: Final = ("noise_std", "canary_mean", "poison")
 
 
-def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
+def evaluate(scenario: Scenario, run_dir: Path, *, infers: bool = True) -> dict[str, Any]:
     """Return what a run's canaries say of its claim; the same from the same folder.
 
     Args:
         scenario: As it was run, canaries and all.
         run_dir: The run's folder.
+        infers: Whether membership is inferred, which needs the records and the model.
 
     Raises:
         ConfigError: When the run was not audited.
@@ -105,7 +106,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         "power_test": {"against": "half the noise", "least": plan.least_power, "runs": plan.runs},
         "gauges": [_finite(asdict(one)) for one in measured],
         "unmeasured": [{"name": name, "silo": silo} for name, silo in missing],
-        "membership": membership(scenario, run_dir),
+        "membership": membership(scenario, run_dir) if infers else None,
         **_exposed(scenario, plan, scores_M, coins_M, run_dir),
         "scores": {
             "included": [round(float(one), 6) for one in scores_M[coins_M]],

@@ -14,6 +14,7 @@ from rich.text import Text
 from fedmodel.crypto.openers import ask_opener
 from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.system.inert import inert
+from scenarios.cli.options import BaseFolder
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
 from scenarios.cli.verbs import Verb
@@ -81,6 +82,7 @@ def report_verify(
         list[str] | None, typer.Option("--silo-key", metavar="NAME=HEX", help="A silo's public key. An anchor.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The model, opened, where the folder has it sealed.")] = None,
+    base: BaseFolder = None,
     as_json: Json = False,
 ) -> None:
     """Compute a report again from the ledgers, and check every figure, file and signature; name the first that fails.
@@ -99,7 +101,7 @@ def report_verify(
 
     anchors = Anchors.of(authority, silo_key or ())
     try:
-        checked = build.verify(run, key, render, anchors, model)
+        checked = build.verify(run, key, render, anchors, model, base)
     except (ClaimRefuted, LedgerError) as error:
         if as_json:
             answer({"valid": False, "code": error.code, "reason": str(error)}, "", as_json)
@@ -142,8 +144,7 @@ def report_verify(
 def _signed_alone(checked: Checked) -> list[str]:
     """Say what is the word of whoever signed the report, and what would be needed to check it."""
     page = "the page was NOT rendered again and may say anything: read report.json, or verify with the versions named"
-    audit = "the audit was NOT evaluated again: whoever ran it can, by silos/NAME/audit in the run's own folder"
-    return [page] * (not checked.rendered) + [audit] * (checked.evaluated is False)
+    return [page] * (not checked.rendered) + [f"the audit was {checked.not_evaluated}"] * bool(checked.not_evaluated)
 
 
 def _standing(checked: Checked) -> str:

@@ -11,7 +11,9 @@ Guarantee: `audit` passes an `audit.json` only if every charged silo's ledger sa
 that it is the result; a result that is entered and not there is refused, so that none that displeases is left away.
 
 `attack_again` evaluates the audit anew, from what the silos' folders keep of the run, and holds every figure to that.
-Where those are not at hand, as in a folder that was handed on without them, the ledgers alone vouch for it.
+Where those are not at hand, as in a folder that was handed on without them, the ledgers alone vouch for it. What is
+found in the model needs the records too, and the base where it stands on one: of that likewise. Code of somebody's own
+is never run to read a report.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pydantic import ValidationError
 from fedmodel.audit.plan import plan_hash
 from fedmodel.canaries import observations
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
+from scenarios.audit.black_box import why_not_here
 from scenarios.audit.evaluate import evaluate
 from scenarios.report import document
 from scenarios.report.diff import ATTACKED_AGAIN, differences
@@ -80,11 +83,11 @@ def _check_claim(gathered: Gathered, section: document.Audit) -> None:
         )
 
 
-def attack_again(gathered: Gathered) -> bool:
+def attack_again(gathered: Gathered) -> str:
     """Evaluate an audit anew, and hold what it said to that.
 
     Returns:
-        Whether there was one, and all that it saw is at hand.
+        What of it was not evaluated, and why; empty where all was, or there was none.
 
     Raises:
         ClaimRefuted: When a figure does not follow; the first is named.
@@ -92,18 +95,24 @@ def attack_again(gathered: Gathered) -> bool:
     """
     silos = gathered.scenario.federation.silos
     seen = [(gathered.run_dir / "silos" / silo / observations.FOLDER).is_dir() for silo in silos]
-    if gathered.audit is None or not any(seen):
-        return False
+    if gathered.audit is None:
+        return ""
+    if not any(seen):
+        return "NOT evaluated again: whoever ran it can, by silos/NAME/audit in the run's own folder"
+    lacking = why_not_here(gathered.scenario, gathered.run_dir)
+    if lacking is not None and gathered.scenario.audit is not None and gathered.scenario.audit.canaries == "loss":
+        return f"NOT evaluated again: {lacking}"
     try:
-        follows = json.loads(json.dumps(evaluate(gathered.scenario, gathered.run_dir)))
+        follows = json.loads(json.dumps(evaluate(gathered.scenario, gathered.run_dir, infers=lacking is None)))
     except ConfigError as error:
         raise LedgerTampered(f"what the silos' audits saw is not as it was kept: {error}") from None
-    for difference in differences(gathered.audit, follows, tolerances=ATTACKED_AGAIN):
+    found = gathered.audit if lacking is None else {**gathered.audit, "membership": None}
+    for difference in differences(found, follows, tolerances=ATTACKED_AGAIN):
         raise ClaimRefuted(
             f"{AUDIT_FILE}: {difference.path}: {difference.one!r} stands, {difference.other!r} follows from what the"
             " silos' audits saw"
         )
-    return True
+    return "" if lacking is None else f"evaluated again, but NOT what it inferred of membership: {lacking}"
 
 
 def _entered(ledger: SiloLedger, plan: str, result: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import read_identity
 from fedmodel.system.durable import replace_file
+from scenarios.models.trained import find_base
 from scenarios.report.anchors import Anchors, hold
 from scenarios.report.audited import attack_again
 from scenarios.report.compute import MADE, changed_integrity, compute, source_of
@@ -43,7 +44,7 @@ from scenarios.report.copies import check_server_report
 from scenarios.report.countersigned import check_models
 from scenarios.report.diff import Difference, changes, differences, in_words
 from scenarios.report.document import FileHash, Report
-from scenarios.report.gather import file_hash, read_run
+from scenarios.report.gather import SCENARIO, file_hash, read_run
 from scenarios.report.page import registry, signing
 from scenarios.report.page_check import NOT_RENDERED, PAGE, PICTURES, Render, check_page, read_pictures
 from scenarios.report.summary_check import check_summary
@@ -61,6 +62,7 @@ class Checked:
         outside: Whether the server's key came from outside the folder.
         rendered: Whether the page was rendered again, and is the same.
         evaluated: Whether the audit was evaluated again; None where there was none.
+        not_evaluated: What of it was not, and why; empty where all was, or there was none.
         anchored: Silos whose keys are known from outside the folder.
         not_anchored: Silos of the run whose keys are not.
         not_countersigned: Silos of the run that did not countersign its end.
@@ -72,6 +74,7 @@ class Checked:
     outside: bool
     rendered: bool
     evaluated: bool | None
+    not_evaluated: str
     anchored: tuple[str, ...]
     not_anchored: tuple[str, ...]
     not_countersigned: tuple[str, ...]
@@ -199,6 +202,7 @@ def verify(
     render: Render | None = None,
     anchors: Anchors | None = None,
     model: Path | None = None,
+    base: Path | None = None,
 ) -> Checked:
     """Compute a run's report again, and hold everything to it.
 
@@ -209,9 +213,10 @@ def verify(
         render: Makes the page again; without it the page is held to its hash alone.
         anchors: What is known from outside the folder.
         model: The model, opened, where the folder has it sealed.
+        base: The folder of the base that the model was trained on, which an audit is evaluated again with.
 
     Raises:
-        ConfigError: When there is no report, or nothing says whose key signs.
+        ConfigError: When there is no report, nothing says whose key signs, or the base is another.
         ClaimRefuted: When a figure does not follow; the first that does not is named.
         LedgerError: When a ledger, a file or the signature is not as it was written, or a page could run something.
     """
@@ -220,6 +225,8 @@ def verify(
     with _in_a_line(run_dir):
         _check_files(run_dir, stored)
         gathered = read_run(run_dir, stored)
+        if base is not None:
+            find_base(gathered.scenario.model, base, run_dir / SCENARIO)
         if model is not None:
             check_models(run_dir, gathered.ledgers, _opened_hash(model))
         held = hold(run_dir, gathered.scenario, gathered.ledgers, anchors or Anchors())
@@ -238,19 +245,20 @@ def verify(
         follows = signing.plain(compute(gathered, stored, given))
         for difference in differences(signing.plain(stored), follows):
             raise ClaimRefuted(f"{signing.NAME}: {in_words(difference)} {source_of(difference.path, stored)}")
-        attacked, fewer = attack_again(gathered), check_summary(gathered)
+        not_attacked, fewer = attack_again(gathered), check_summary(gathered)
         _check_signature(signed)
         page = _check_made(run_dir, stored, render)
     compared = gathered.model is not None or model is not None or gathered.by_silo
     found = items(
-        gathered, stored, held=held, given=outside, compared=compared, attacked=attacked, page=page, fewer=fewer
+        gathered, stored, held=held, given=outside, compared=compared, not_attacked=not_attacked, page=page, fewer=fewer
     )
     return Checked(
         report=stored,
         items=tuple(found),
         outside=outside or held.server is not None,
         rendered=not page.startswith(NOT_RENDERED),
-        evaluated=attacked if gathered.audit is not None else None,
+        evaluated=None if gathered.audit is None else not not_attacked,
+        not_evaluated=not_attacked,
         anchored=held.silos,
         not_anchored=tuple(silo for silo in gathered.silos if silo not in held.silos),
         not_countersigned=stored.integrity.not_countersigned,

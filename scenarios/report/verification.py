@@ -40,7 +40,7 @@ def items(
     held: Held,
     given: bool,
     compared: bool,
-    attacked: bool,
+    not_attacked: str,
     page: str,
     fewer: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,7 @@ def items(
         held: Whose keys are known from outside the folder.
         given: Whether the server's key came from outside the folder.
         compared: Whether the model was found to be the one that silos countersigned for.
-        attacked: Whether the audit was evaluated again.
+        not_attacked: What of the audit was not evaluated again; empty where all was.
         page: What `scenarios.report.page_check.check_page` found.
         fewer: Silos that had charged more than they had reported.
     """
@@ -85,7 +85,7 @@ def items(
         yield "access", "in the words of before, which do NOT tell of rows that a silo may hold out and hand over"
     if stored.audit is not None:
         entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
-        again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
+        again = not_attacked or "found again from what it saw"
         yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
     unread = [one.silo for one in (stored.purpose.silos if stored.purpose else ()) if one.silo not in gathered.laws]
     if unread:

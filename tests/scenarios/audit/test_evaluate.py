@@ -19,11 +19,13 @@ from torch import Tensor
 from fedmodel.audit.plan import LEAST_POWER, Plan, SiloCanaries, make_plan, plan_hash, with_power
 from fedmodel.canaries import observations
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
+from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.ledger import verify_ledger
 from fedmodel.privacy.noise import OsNoise
 from scenarios.audit import evaluate, planning
 from scenarios.cli import audit, main
+from scenarios.report import audited as audited_again
+from scenarios.report.audited import attack_again
 from scenarios.runs import audit_entries
 from scenarios.simulation import simulate
 from server.strategies import why_not_followed
@@ -133,6 +135,30 @@ def test_ledgers_are_told_of_the_plan_before_anything_is_charged(
 def test_the_same_folder_gives_the_same_findings(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
     scenario, _, out, found = run
     assert evaluate.evaluate(scenario, out) == found
+
+
+def test_what_a_reader_lacks_is_said_and_all_else_is_held_to_what_was_seen(
+    run: tuple[Scenario, Plan, Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario, _, out, told = run
+    found = json.loads(json.dumps(told))
+
+    def again(by: Scenario = scenario, **says: Any) -> str:
+        return attack_again(SimpleNamespace(scenario=by, run_dir=out, audit={**found, **says}))  # type: ignore[arg-type]
+
+    other = {"note": "another"}
+    assert again() == ""
+    with pytest.raises(ClaimRefuted, match="membership"):
+        again(membership=other)
+    monkeypatch.setattr(audited_again, "why_not_here", lambda *_: "that needs what is elsewhere")
+    monkeypatch.setattr(evaluate, "membership", lambda *_: pytest.fail("the records were read"))
+    partly = "evaluated again, but NOT what it inferred of membership: that needs what is elsewhere"
+    assert again() == again(membership=other) == partly
+    for says in ({"guesses": {**found["guesses"], "correct": 1}}, {"verdict": "refuted"}, {"gauges": []}):
+        with pytest.raises(ClaimRefuted, match=next(iter(says))):
+            again(**says)
+    by_loss = scenario.model_copy(update={"audit": scenario.audit.model_copy(update={"canaries": "loss"})})  # type: ignore[union-attr]
+    assert again(by_loss) == "NOT evaluated again: that needs what is elsewhere"
     assert json.loads((out / "audit.json").read_text()) == found
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fedmodel.canaries.observations import read_observations
 from fedmodel.config import read_scenario
+from fedmodel.kinds import bases
 from scenarios.audit.black_box import final_model, first_model, loss_scores
 from scenarios.audit.evaluate import evaluate
 from scenarios.audit.planning import planned
@@ -27,17 +28,22 @@ __all__ = ["same_bytes"]
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_bytes")
-def test_a_claim_of_adapters_is_not_refuted_and_every_gauge_is_measured(
+def test_a_claim_of_adapters_at_several_lengths_is_not_refuted_and_whoever_has_the_base_finds_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = scenario_on(
         tmp_path,
+        model={"lengths": [3, 5]},
         privacy={"noise_multiplier": 3.0, "epsilon": None, "sample_rate": 1.0, "expected_batch_size": 20},
         training={"local_steps": 2, "max_physical_batch": 64},
         data={"held_out": 0.5, "partition": {"kind": "iid", "min_records": 20}},
     )
-    lines = [{"text": f"{word} {number}", "label": word} for number in range(70) for word in ("good", "bad")]
+    lines = [
+        {"text": f"{word} {number}"[: 2 + number % 7], "label": word}
+        for number in range(70)
+        for word in ("good", "bad")
+    ]
     (tmp_path / "texts" / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
     words = [
         "audit",
@@ -49,7 +55,6 @@ def test_a_claim_of_adapters_is_not_refuted_and_every_gauge_is_measured(
         "600",
         "--out",
         "run",
-        "--no-report",
         "--json",
     ]
     done = CliRunner().invoke(app, words)
@@ -60,6 +65,14 @@ def test_a_claim_of_adapters_is_not_refuted_and_every_gauge_is_measured(
     assert all(gauge["passed"] for gauge in found["gauges"])
     assert found["membership"].keys() == {"loss_threshold", "rmia", "note"}
     assert 0 < max(found["lower_bounds"][name]["epsilon"] for name in found["lower_bounds"]) < found["claimed_epsilon"]
+    bases.lie_at({}, tmp_path)  # as whoever is handed the folder has it
+    for more, whole in ((["--base", "base"], True), ([], False)):
+        told = json.loads(CliRunner().invoke(app, ["report", "verify", "run", "--json", *more]).output)
+        assert (told["valid"], told["audit_evaluated"]) == (True, whole)
+        bases.lie_at({}, tmp_path)
+    (tmp_path / "base" / "tokenizer.json").write_bytes(b"{}")
+    refused = CliRunner().invoke(app, ["report", "verify", "run", "--base", "base"])
+    assert "--base base: is the base of SHA-256" in str(refused.exception)
 
 
 @pytest.mark.slow

@@ -221,7 +221,7 @@ def test_a_report_from_before_keeps_its_words_of_records_and_its_verification_sa
     def found(stored: Report) -> dict[str, str]:
         return dict(
             verification.items(
-                gathered, stored, held=Held((), None), given=False, compared=True, attacked=False, page="", fewer=()
+                gathered, stored, held=Held((), None), given=False, compared=True, not_attacked="", page="", fewer=()
             )
         )
 
