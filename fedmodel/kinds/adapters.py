@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.system.packages import missing
+from fedmodel.system.quiet import quiet
 
 IN_NAMES: Final = ".lora_"
 """What the names of an adapter's parameters have in them, and no others."""
@@ -61,7 +62,8 @@ def with_lora(module: nn.Module, config: Lora, whole: Collection[str] = ()) -> n
         ConfigError: When `peft` is not installed, or the model has no such layer.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        with quiet():  # of torchao, which peft imports where it lies
+            from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError:
         raise missing("peft", 'adapt = "lora"', "llm") from None
     apart = {name.rpartition(".")[0] for name in whole}
@@ -114,7 +116,8 @@ def as_peft_saves(module: nn.Module, state: Mapping[str, Tensor], task: str) -> 
 
 def read_by_peft(module: nn.Module, folder: Path) -> nn.Module:
     """Return a base with adapters from a folder, by peft itself, as whoever else uses them reads them."""
-    from peft import PeftModel
+    with quiet():
+        from peft import PeftModel
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what peft asks transformers

@@ -28,6 +28,7 @@ from fedmodel.kinds.bases import base_of, mask_token
 from fedmodel.kinds.held import Matrix, hold
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.system.packages import missing
+from fedmodel.system.quiet import quiet
 
 FEATURES: Final = "feature-extraction"
 MASKED: Final = "masked-lm"
@@ -91,7 +92,8 @@ def as_model(
             f"the base is of architecture {kind!r}, for which transformers has no model of task = {task!r}; take"
             " another base, or another task"
         )
-    found = mapping[known[kind]]
+    with quiet():  # of torchao, which transformers imports where it lies
+        found = mapping[known[kind]]
     chosen = found[0] if isinstance(found, tuple) else found
     with _quiet():
         try:

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from fedmodel.learning.tasks import Objective
 from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import missing
+from fedmodel.system.quiet import quiet
 from scenarios.models import peft_form
 from scenarios.models.predict import scores_of
-from scenarios.models.smaller import Int8Linear, quiet
+from scenarios.models.smaller import Int8Linear
 from scenarios.models.trained import Trained, read_model
 
 Scorer = Callable[[Any], NDArray[np.float32]]

@@ -25,10 +25,7 @@ Shapes: O outputs of a layer, I inputs.
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -41,6 +38,7 @@ from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.standardised import Standardised
 from fedmodel.system.kinds import not_known
 from fedmodel.system.packages import missing
+from fedmodel.system.quiet import quiet
 
 WEIGHED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weights are pruned; biases and norms are few, and stay."""
@@ -250,22 +248,6 @@ class Int8Conv(nn.Module):
         weight = self.get_buffer("weight").to(x_B.dtype)
         found_B = self._convolve(x_B, weight, padding=self._padding, **self._how) * self.get_buffer("scale")
         return found_B if self.bias is None else found_B + self.get_buffer("bias")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep torch and torchao from telling a person about libraries that no model here needs."""
-    logs = {name: logging.getLogger(name) for name in ("torch", "torchao")}
-    levels = {name: log.level for name, log in logs.items()}
-    for log in logs.values():
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, log in logs.items():
-            log.setLevel(levels[name])
 
 
 def quantised(module: nn.Module) -> nn.Module:

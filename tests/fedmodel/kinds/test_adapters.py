@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,9 @@ import torch
 from torch import nn
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import pretrained
 from fedmodel.kinds.adapted import mean_of_text
-from fedmodel.kinds.adapters import IN_NAMES, as_peft_saves
+from fedmodel.kinds.adapters import IN_NAMES, Lora, as_peft_saves, with_lora
 from fedmodel.kinds.hidden import in_turn
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import build_model
@@ -35,6 +39,47 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("encoder", "masked", "decoder"):
         make_base(folder / kind, kind)
     return folder
+
+
+class Loud(ModuleType):
+    """A module that warns of another as it is imported, and is not there in the end."""
+
+    def __getattr__(self, name: str) -> Any:
+        logging.getLogger("torchao").warning("Failed to load")
+        raise ModuleNotFoundError(name)
+
+
+def test_whoever_lacks_peft_is_told_so_and_nothing_of_what_peft_imports(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", Loud("peft"))
+    with pytest.raises(ConfigError, match="peft is not installed here"):
+        with_lora(nn.Sequential(nn.Linear(2, 2)), Lora(("0",), 1, 1.0, 0.0))
+    assert caplog.messages == []
+
+
+class LoudTable:
+    """Architectures of transformers, which warns of another library as it imports one."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._table
+
+    def __getitem__(self, key: Any) -> Any:
+        logging.getLogger("torchao").warning("Failed to load")
+        return self._table[key]
+
+
+def test_nothing_is_told_of_what_transformers_imports(
+    made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    auto, name = pretrained._transformers(), "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"
+    models = SimpleNamespace(**{name: LoudTable(getattr(auto.models, name))})
+    monkeypatch.setattr(pretrained, "_transformers", lambda: SimpleNamespace(**{**vars(auto), "models": models}))
+    build_model(config_of(made / "encoder", "sequence-classification", **LORA), CLASSES, seed=0)
+    assert "Failed to load" not in caplog.messages
 
 
 def moved(module: nn.Module) -> nn.Module:
