@@ -11,7 +11,8 @@ median, over the turns, of a way's time over that of the plain step in the same 
 
 On a CPU time is the processor's, of all threads; on a CUDA device it is between two events on the device's stream.
 "memory" is what torch's allocator held at most in one step, the model included; "resident" is by how much the process
-grew until then, which counts what others allocate too. A way that does not take a model says why.
+grew until then, which counts what others allocate too. A model of texts has the tokens of a lot over the seconds of a
+step besides. A way that does not take a model says why.
 
 Measured are steps alone: no model is built, no preflight runs and nothing is charged in them.
 """
@@ -241,6 +242,8 @@ def compared(model: str, device: str, rounds: int, chosen: list[str]) -> dict[st
                 f"{figure} over plain": statistics.median(ratios),
             }
         found[way]["memory over plain"] = found[way]["memory"] / found["plain"]["memory"]
+        if TRIALS[model].tokens:
+            found[way]["tokens a second"] = _BATCH * TRIALS[model].tokens / found[way]["step seconds"]
     return found
 
 
@@ -270,14 +273,16 @@ def surroundings(device: str) -> dict[str, Any]:
 
 def table(model: str, found: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield the rows of one model, as Markdown."""
-    yield f"| {model} | step | without noise | memory | seconds | MB |"
-    yield "|---|---|---|---|---|---|"
+    of_texts = TRIALS[model].tokens > 0
+    yield f"| {model} | step | without noise | memory | seconds | MB |" + " tokens a second |" * of_texts
+    yield "|---|---|---|---|---|---|" + "---|" * of_texts
     for way, row in found.items():
         if "refused" in row:
-            yield f"| {way} | {row['refused'][:90]} | | | | |"
+            yield f"| {way} | {row['refused'][:90]} | | | | |" + " |" * of_texts
             continue
         ratios = [f"{row[key]:.2f}" for key in ("step over plain", "without noise over plain", "memory over plain")]
-        yield f"| {way} | {' | '.join(ratios)} | {row['step seconds']:.4f} | {row['memory'] / 1e6:.0f} |"
+        line = f"| {way} | {' | '.join(ratios)} | {row['step seconds']:.4f} | {row['memory'] / 1e6:.0f} |"
+        yield line + (f" {row['tokens a second']:,.0f} |" if of_texts else "")
 
 
 def main() -> None:

@@ -34,11 +34,13 @@ class Trial:
         build: Makes the model, the same one each time.
         records: Makes so many records and their targets.
         steps: Steps in one turn of a measurement, so that a turn is long beside what a clock resolves.
+        tokens: T of a record that is a text, 0 of one that is none.
     """
 
     build: Callable[[], nn.Module]
     records: Callable[[int], tuple[Tensor, Tensor]]
     steps: int
+    tokens: int = 0
 
 
 def losses(output_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -148,9 +150,15 @@ TRIALS: Final[dict[str, Trial]] = {
     "cnn": Trial(_cnn, _numbers(3, 32, 32), 3),
     "resnet": Trial(_resnet, _numbers(3, 32, 32), 1),
     "transformer": Trial(
-        _Transformer, lambda count: (torch.randint(_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))), 1
+        _Transformer,
+        lambda count: (torch.randint(_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))),
+        1,
+        _TOKENS,
     ),
     "adapters": Trial(
-        _adapters, lambda count: (torch.randint(_BASE_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))), 1
+        _adapters,
+        lambda count: (torch.randint(_BASE_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))),
+        1,
+        _TOKENS,
     ),
 }

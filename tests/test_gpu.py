@@ -1,6 +1,7 @@
 """The one command for a machine with a GPU: refused without one, and every step's end is in its JSON."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_every_step_is_a_command_that_there_is() -> None:
         assert words[0] == "-m" or (root / words[0]).is_file()
         for one in words:
             assert not one.startswith("tests/") or (root / one).exists(), one
+
+
+def test_the_benchmark_takes_steps_of_every_model_adapters_too_in_both_precisions() -> None:
+    program, *words = gpu.STEPS["benchmark"]
+    assert program == "benchmarks/dp_sgd.py"
+    assert "--model" not in words  # which leaves some out
+    assert "--way" not in words
+    assert [after for word, after in pairwise(words) if word == "--precision"] == ["float32", "bf16"]
+    assert ("--device", "cuda") in pairwise(words)

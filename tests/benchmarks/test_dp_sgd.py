@@ -2,8 +2,10 @@
 
 import importlib
 import json
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -73,3 +75,23 @@ def test_a_way_that_takes_no_such_model_says_why(
     told = json.loads(capsys.readouterr().out)
     assert told == {"refused": "ValueError: no such layer"}
     assert "| plain | ValueError: no such layer | | | | |" in list(benchmark.table("mlp", {"plain": told}))
+
+
+def test_a_model_of_texts_is_measured_in_tokens_a_second_and_no_other(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [{"memory": 4, "resident": 1}, {"memory": 8, "resident": 1}]
+    turn = [{"step": 2.0, "without noise": 1.0}, {"step": 4.0, "without noise": 1.0}]
+    monkeypatch.setattr(benchmark.subprocess, "Popen", lambda *_, **__: nullcontext(SimpleNamespace(stdin=StringIO())))
+    for model in ("adapters", "mlp"):
+        left = iter([*map(dict, first), *turn])
+        monkeypatch.setattr(benchmark, "_line", lambda _, left=left: next(left))
+        found = benchmark.compared(model, "cpu", 1, ["plain", "fedmodel book-keeping"])
+        rows = list(benchmark.table(model, found))
+        assert {row.count("|") for row in rows} == {8 if model == "adapters" else 7}
+        told = [one.get("tokens a second") for one in found.values()]
+        assert told == ([64 * 64 / 2, 64 * 64 / 4] if model == "adapters" else [None, None])
+    assert rows[0].endswith("| MB |")
+    for trial in benchmark.TRIALS.values():
+        x_B, _ = trial.records(2)
+        assert trial.tokens == (0 if x_B.is_floating_point() else x_B.shape[1])

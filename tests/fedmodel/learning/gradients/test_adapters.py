@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedmodel.config import TrainingConfig
 from fedmodel.data.named import each
-from fedmodel.kinds.layers import without_dropout
+from fedmodel.kinds.layers import Dropout, without_dropout
 from fedmodel.kinds.shape import IGNORED, DataShape
 from fedmodel.learning.conformance import conforms
 from fedmodel.learning.gradients import kind
@@ -172,25 +172,34 @@ class Replayed:
         return mask_BF[self.row]
 
 
-def test_with_dropout_of_adapters_a_sum_is_that_of_records_under_their_own_masks(made: Path) -> None:
-    said = {**LORA, "dropout": 0.5}
-    config = config_of(made / "encoder", "sequence-classification", **said)
-    losses, (x_N, y_N) = losses_of(CLASSES), records(CLASSES)
-    module, source = prepared(build_model(config, CLASSES, seed=1)).train(), Replayed(8)
-    for layer in module.modules():
-        if hasattr(layer, "source"):
-            layer.source = source  # type: ignore[assignment]
-    gradients = kind("book-keeping")(module, losses, max_grad_norm=CLIP, unit=2.0**-40, rows=8)
+DROPPED = [
+    ("classes", "book-keeping"), ("classes", "hooks"), ("features", "book-keeping"), ("each token", "book-keeping"),
+    ("next token", "book-keeping"), ("a decoder in 4 bits", "book-keeping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "name"), DROPPED)
+def test_with_dropout_of_adapters_a_sum_is_that_of_records_under_their_own_masks(
+    made: Path, way: str, name: str
+) -> None:
+    base, task, shape, said, _ = WAYS[way]
+    config, without = (config_of(made / base, task, **said, dropout=share) for share in (0.5, 0.0))
+    losses, (x_N, y_N) = losses_of(shape), records(shape)
+    module, source = prepared(build_model(config, shape, seed=1)).train(), Replayed(8)
+    dropped = [layer for layer in module.modules() if isinstance(layer, Dropout)]
+    for layer in dropped:
+        layer.source = source  # type: ignore[assignment]
+    gradients = kind(name)(module, losses, max_grad_norm=CLIP, unit=2.0**-40, rows=8)
     sum_P = torch.cat([one.reshape(-1) for one in gradients.of(x_N, y_N, np.arange(len(y_N)))])
-    assert len(source.kept) == 2 * 5 + 1  # a mask for each layer with an adapter
+    adapters = sum(name.endswith("lora_A.default.weight") for name, _ in module.named_parameters())
+    assert len(source.kept) == len(dropped) == adapters > 1  # a mask for each layer with an adapter
     trained, expected_P = [one for one in module.parameters() if one.requires_grad], torch.zeros(())
     for place in range(len(y_N)):
         source.row, row = place, slice(place, place + 1)
         loss = losses(called(module, each(x_N, lambda one: one[row])), y_N[row]).sum()  # noqa: B023 - at once
         grad_P = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, trained)]).double()
-        expected_P = expected_P + grad_P * min(1.0, CLIP / float(grad_P.norm()))
+        expected_P = expected_P + grad_P * min(1.0, CLIP / max(float(grad_P.norm()), 1e-30))
     assert float((sum_P - expected_P).abs().max()) < 1e-5
     source.row = None
-    without = config_of(made / "encoder", "sequence-classification", **LORA)
-    other_P = one_at_a_time(prepared(build_model(without, CLASSES, seed=1)), losses, x_N, y_N, CLIP)
+    other_P = one_at_a_time(prepared(build_model(without, shape, seed=1)), losses, x_N, y_N, CLIP)
     assert float((other_P - expected_P).abs().max()) > 1e-3  # and masks are of matter
