@@ -1,4 +1,4 @@
-"""A run without messages, kits or ledgers: its silos train in this process, and a book says who was charged when.
+"""A run without messages, kits or ledgers: its silos train here or in forks, and a book says who was charged when.
 
     [ choose -> charge -> train -> mean -> fold -> measure -> write ] per round
 
@@ -78,7 +78,7 @@ class _NoPost(Post):
 
 
 class BookedRounds(Rounds):
-    """Rounds whose silos are charged in a book, and train in this process.
+    """Rounds whose silos are charged in a book, and train by a `Trainer`.
 
     Args:
         taking: What the rounds have in common.

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 import numpy as np
@@ -50,24 +51,14 @@ from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import ExperimentNoise, NoiseSource, OsNoise, source_of
 from fedmodel.secagg import FRESH
-from scenarios.simulation.over_cores import one_by_one
 from scenarios.simulation.stacks import Alike, Stacks
-from scenarios.simulation.trainers import Trained, Trainer
+from scenarios.simulation.trainers import Trained
 
 _MOST_ROWS: Final = 512
 _MECHANISMS: Final = ("dp-sgd", "none-unsafe")
 _SPREAD: Final = 3  # standard deviations of a lot's size that a physical batch has room for
 
 logger = logging.getLogger("server.trainers")
-
-
-def trainer_of(scenario: Scenario, device: torch.device) -> Trainer:
-    """Return what trains a scenario's silos: side by side where that goes, else one by one, which is logged."""
-    why = why_not(scenario)
-    if why:
-        logger.info("silos are trained one by one: %s", why)
-        return one_by_one(scenario, device)
-    return Stacked(scenario, device)
 
 
 def why_not(scenario: Scenario) -> str:
@@ -109,6 +100,24 @@ class _Group:
 
 
 @dataclass
+class Held:
+    """What silos are held to at the model that a round trains from.
+
+    Attributes:
+        rows: By group, of a physical batch of each silo.
+        failed: Codes of the silos at whose group the model is refused.
+    """
+
+    rows: dict[Alike, int]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def of(self, trained: Trained) -> Trained:
+        """Return what silos trained, without those at whose group the model is refused."""
+        updates = {silo: update for silo, update in trained.updates.items() if silo not in self.failed}
+        return Trained(updates, trained.failed | self.failed)
+
+
+@dataclass
 class _Kept:
     """Optimisers' state of a stack, after a round."""
 
@@ -123,37 +132,43 @@ class Stacked:
         scenario: What is done; `why_not` says nothing of it.
         device: Where.
         dtype: Of the models in training; float64 is for comparing.
+        threads: How many train on a processor, a stack each; as many as there are cores by default.
+
+    Attributes:
+        stacks: Which silos train together.
 
     Raises:
         DataError: When a silo has more records than sums are exact for.
         PrivacyError: When the preflight finds that a record could move more than the clip.
     """
 
-    def __init__(self, scenario: Scenario, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, scenario: Scenario, device: torch.device, dtype: torch.dtype = torch.float32, threads: int | None = None
+    ) -> None:
         self._scenario, self._dtype = scenario, dtype
         self._device = use_device(str(device), 1)
         shape = scenario.data.shape
         self._module = build_model(scenario.model, shape, seed=0).to(self._device)
         self._losses = training_losses(scenario.training, shape, self._device)
-        self._stacks = Stacks(scenario, vectors.parameter_count(self._module), self._device.type)
+        self.stacks = Stacks(scenario, vectors.parameter_count(self._module), self._device.type)
         self._lay_out()
-        self._groups = {key: self._group(*key, silos) for key, silos in self._stacks.most.items()}
+        self._groups = {key: self._group(*key, silos) for key, silos in self.stacks.most.items()}
         self._passed: dict[Alike, tuple[NDArray[np.float32], int]] = {}
         self._kept: dict[str, _Kept] = {}
-        self._workers = ThreadPoolExecutor(max_workers=cores() if self._device.type == "cpu" else 1)
+        self._workers = ThreadPoolExecutor(max_workers=(threads or cores()) if self._device.type == "cpu" else 1)
 
     def _lay_out(self) -> None:
         """Put all silos' records in a row on the device, and note where each silo's begin."""
         found = [silo_records(self._scenario, silo) for silo in self._scenario.federation.silos]
         sizes = [len(one) for one in found]
-        self._begin = dict(zip(self._stacks.alike, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-        self._size = dict(zip(self._stacks.alike, sizes, strict=True))
+        self._begin = dict(zip(self.stacks.alike, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+        self._size = dict(zip(self.stacks.alike, sizes, strict=True))
         self._x_N = torch.from_numpy(np.concatenate([one.x for one in found])).to(self._device)
         self._y_N = torch.from_numpy(np.concatenate([one.y_N for one in found])).to(self._device)
 
     def _group(self, event: Event, steps: int, silos: int) -> _Group:
         """Measure what a group of silos is trained with."""
-        scenario, alike = self._scenario, self._stacks.alike
+        scenario, alike = self._scenario, self.stacks.alike
         silo = next(name for name, key in alike.items() if key == (event, steps))
         pipeline = plans.pipeline_event(scenario.plan(silo), event)
         check_parts(pipeline)
@@ -174,37 +189,62 @@ class Stacked:
 
     def round(self, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes) -> Trained:
         """Return the silos' updates; where the model that is trained from is refused, none of a group has one."""
-        grouped = defaultdict[Alike, list[list[str]]](list)
-        for key, stack in self._stacks.of(silos):
-            grouped[key].append(stack)
-        updates: dict[str, NDArray[np.float32]] = {}
-        failed: dict[str, str] = {}
-        for key, stacks in grouped.items():
+        held = self.hold(silos, model_P)
+        asked = [silo for silo in silos if silo not in held.failed]
+        return held.of(self.train(number, asked, model_P, lineage, held.rows))
+
+    @property
+    def rows(self) -> dict[Alike, int]:
+        """By group, the rows of a physical batch at the last model that was measured."""
+        return {key: group.measured.rows for key, group in self._groups.items()}
+
+    def hold(self, silos: Sequence[str], model_P: NDArray[np.float32]) -> Held:
+        """Hold the groups of some silos to their bounds at the model that is trained from."""
+        held = Held({})
+        for key, named in self.stacks.grouped(silos).items():
             try:
-                updates |= self._train(key, number, stacks, model_P, lineage)
+                held.rows[key] = self._rows(key, named[0], model_P)
             except FedmodelError as error:
-                logger.warning("silos %s and others like it: %s", stacks[0][0], error)
-                failed |= dict.fromkeys((silo for stack in stacks for silo in stack), error.code)
-        return Trained(updates, failed)
+                held.failed |= _failed(named, error)
+        return held
 
     def close(self) -> None:
         """End the threads, each after the stack that it is at."""
         self._workers.shutdown(cancel_futures=True)
 
-    def _train(
-        self, key: Alike, number: int, stacks: Sequence[Sequence[str]], model_P: NDArray[np.float32], lineage: bytes
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return the updates of silos of one group, a stack after the other, or as many as there are cores at once."""
-        group, rows = self._groups[key], self._rows(key, stacks[0][0], model_P)
+    def train(
+        self,
+        number: int,
+        silos: Sequence[str],
+        model_P: NDArray[np.float32],
+        lineage: bytes,
+        rows: Mapping[Alike, int],
+    ) -> Trained:
+        """Return the updates of silos; where a stack's training fails, none of its group has one.
+
+        Guarantee: none, but where `hold` found these rows at this very model. Until then nothing of it may leave.
+
+        Args:
+            number: The round.
+            silos: Who trains.
+            model_P: From which model.
+            lineage: What optimisers' state they all begin from, as `Trainer.round` has it.
+            rows: By group, of a physical batch of each silo.
+        """
         received_P = torch.from_numpy(model_P.copy()).to(self._device)
-
-        def updates_of(silos: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-            return self._stack(group, rows, number, silos, received_P, lineage)
-
-        found: dict[str, NDArray[np.float32]] = {}
-        for updates in self._workers.map(updates_of, stacks):
-            found |= updates
-        return found
+        grouped = defaultdict[Alike, list[list[str]]](list)
+        for key, stack in self.stacks.of(silos):
+            grouped[key].append(stack)
+        updates: dict[str, NDArray[np.float32]] = {}
+        failed: dict[str, str] = {}
+        for key, stacks in grouped.items():
+            train = partial(self._stack, self._groups[key], rows[key], number, received_P, lineage)
+            try:
+                # A stack after the other, or as many as there are threads at once.
+                updates |= ChainMap(*self._workers.map(train, stacks))
+            except FedmodelError as error:
+                failed |= _failed([silo for stack in stacks for silo in stack], error)
+        return Trained(updates, failed)
 
     def _rows(self, key: Alike, silo: str, model_P: NDArray[np.float32]) -> int:
         """Hold a group to its bound at the model that is trained from, once for as long as that is the same.
@@ -225,7 +265,7 @@ class Stacked:
         return rows
 
     def _stack(
-        self, group: _Group, rows: int, number: int, silos: Sequence[str], received_P: Tensor, lineage: bytes
+        self, group: _Group, rows: int, number: int, received_P: Tensor, lineage: bytes, silos: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Return the updates of one stack: the loop of DP-SGD, top to bottom."""
         training = self._scenario.training
@@ -289,6 +329,12 @@ class Stacked:
                     value = torch.stack([*rows, *[rows[0]] * (stacked - len(rows))])
                 restored["state"].setdefault(index, {})[name] = value.clone()
         optimizer.load_state_dict(restored)
+
+
+def _failed(silos: Sequence[str], error: FedmodelError) -> dict[str, str]:
+    """Log why silos of a group have no update, and return their codes."""
+    logger.warning("silos %s and others like it: %s", silos[0], error)
+    return dict.fromkeys(silos, error.code)
 
 
 class _Together:

@@ -39,14 +39,18 @@ class Stacks:
 
     def of(self, silos: Sequence[str]) -> list[tuple[Alike, list[str]]]:
         """Return stacks of some silos, those of one group after another's, each in the order of the silos."""
-        grouped = defaultdict[Alike, list[str]](list)
-        for silo in silos:
-            grouped[self.alike[silo]].append(silo)
         return [
             (key, named[start : start + self.most[key]])
-            for key, named in grouped.items()
+            for key, named in self.grouped(silos).items()
             for start in range(0, len(named), self.most[key])
         ]
+
+    def grouped(self, silos: Sequence[str]) -> dict[Alike, list[str]]:
+        """Return some silos by how they are charged, in their order."""
+        found = defaultdict[Alike, list[str]](list)
+        for silo in silos:
+            found[self.alike[silo]].append(silo)
+        return found
 
 
 def _each(silos: int, most: int) -> int:

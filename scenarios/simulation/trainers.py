@@ -46,7 +46,7 @@ class Trainer(Protocol):
     """Trains silos that were charged, until it is closed by whoever had it made."""
 
     def round(self, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes) -> Trained:
-        """Return the silos' updates.
+        """Return the silos' updates, which the next round may write over.
 
         Args:
             number: The round.

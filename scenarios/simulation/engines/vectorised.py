@@ -1,4 +1,4 @@
-"""The `vectorised` engine: all silos train together in this process, without messages, kits or ledgers.
+"""The `vectorised` engine: all silos train together, in this process and forks of it, without messages, kits, ledgers.
 
 What is charged is in one book of the run (`scenarios.runs.event_book`), and reports say that no ledger was kept.
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vectorised:
-    """Carries a run in this process, all silos of a round at once."""
+    """Carries a run in this process and forks of it, all silos of a round at once."""
 
     name: str = "vectorised"
     one_process: bool = True
@@ -52,7 +52,7 @@ class Vectorised:
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended."""
         from scenarios.simulation.one_process import run_booked
-        from scenarios.simulation.stacked_trainer import trainer_of
+        from scenarios.simulation.stacks_over_cores import trainer_of
 
         run_booked(simulation.scenario, simulation.run_dir, simulation.device, simulation.run, trainer_of)
 

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ from fedmodel.errors import DataError, DropoutError, FedmodelError
 from fedmodel.learning.models import parameters_of
 from fedmodel.secagg import FRESH
 from fedmodel.system.durable import held
-from scenarios.simulation import over_cores
+from scenarios.simulation import over_cores, stacks
 from scenarios.simulation.over_cores import OverCores, one_by_one
 from scenarios.simulation.prepared import prepare
 from scenarios.simulation.resuming import LOCK
+from scenarios.simulation.stacked_trainer import Stacked
+from scenarios.simulation.stacks_over_cores import StacksOverCores
 from scenarios.simulation.trainers import OneByOne, Trained
 from server.run_files import SERVING
 from tests.conftest import TINY
@@ -48,10 +53,14 @@ def scenario(tiny_file: Path) -> Scenario:
     return read_scenario(str(tiny_file), MANY)
 
 
+def over(scenario: Scenario, processes: int = 2) -> OverCores:
+    return OverCores(scenario, OneByOne(scenario, CPU), processes)
+
+
 @pytest.fixture
 def both(scenario: Scenario) -> Iterator[tuple[OverCores, OneByOne]]:
-    with closing(OverCores(scenario, CPU, 2)) as over:
-        yield over, OneByOne(scenario, CPU)
+    with closing(over(scenario)) as several:
+        yield several, OneByOne(scenario, CPU)
 
 
 def rounds(trainer: Any, scenario: Scenario, cohorts: Sequence[Sequence[str]]) -> list[dict[str, bytes]]:
@@ -70,9 +79,38 @@ def test_updates_are_those_of_one_process_to_the_last_bit_and_state_stays_with_i
 ) -> None:
     silos = scenario.federation.silos
     cohorts = [silos, silos[3:8], tuple(reversed(silos))]
-    over, alone = (rounds(trainer, scenario, cohorts) for trainer in both)
-    assert over == alone
-    assert len({update for found in over for update in found.values()}) == sum(map(len, cohorts))
+    several, alone = (rounds(trainer, scenario, cohorts) for trainer in both)
+    assert several == alone
+    assert len({update for found in several for update in found.values()}) == sum(map(len, cohorts))
+
+
+def test_through_pipes_goes_the_model_once_to_each_process_and_no_update_comes(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, of a model of 385 parameters: what is sent a second time, or comes through a pipe, is red."""
+    monkeypatch.setattr(stacks, "_CACHED", {"cpu": 1000})
+    passed = Counter[str]()
+    send, recv = Connection.send, Connection.recv
+
+    def sent(self: Connection, told: Any) -> None:
+        passed["sent"] += len(ForkingPickler.dumps(told))
+        send(self, told)
+
+    def came(self: Connection) -> Any:
+        told = recv(self)
+        passed["came"] += len(ForkingPickler.dumps(told))
+        return told
+
+    scenario = read_scenario(str(tiny_file), [*GOING_ON[:3], "model.hidden=[64]"])
+    silos, model_P = scenario.federation.silos, np.zeros(385, dtype=np.float32)
+    for made in (over(scenario), StacksOverCores(scenario, Stacked(scenario, CPU, threads=1), 2)):
+        with closing(made), monkeypatch.context() as counting:
+            counting.setattr(Connection, "send", sent)
+            counting.setattr(Connection, "recv", came)
+            passed.clear()
+            assert len(made.round(1, silos, model_P, FRESH).updates) == 9
+        assert 2 * model_P.nbytes < passed["sent"] < 2 * (model_P.nbytes + 250) + 16 * len(silos)
+        assert passed["came"] < 2 * 20
 
 
 def test_a_silo_whose_training_fails_costs_its_own_part_in_whichever_process(
@@ -87,8 +125,8 @@ def test_a_silo_whose_training_fails_costs_its_own_part_in_whichever_process(
 
     monkeypatch.setattr(OneByOne, "_update", update)
     model_P = np.zeros(parameters_of(scenario.model, scenario.data.shape), dtype=np.float32)
-    with closing(OverCores(scenario, CPU, 2)) as over:
-        found = over.round(1, scenario.federation.silos, model_P, FRESH)
+    with closing(over(scenario)) as several:
+        found = several.round(1, scenario.federation.silos, model_P, FRESH)
     assert found.failed == dict.fromkeys(("silo-0002", "silo-0005"), DataError.code)
     assert len(found.updates) == 7
 
@@ -104,11 +142,11 @@ def test_a_silo_whose_training_fails_costs_its_own_part_in_whichever_process(
 def test_a_process_that_is_gone_fails_the_run_in_a_sentence_and_the_others_end_with_it(
     number: int, settings: list[str], then: str, tiny_file: Path
 ) -> None:
-    with closing(OverCores(read_scenario(str(tiny_file), [*MANY, *settings]), CPU, 2)) as over:
-        over._processes[1].kill()
-        over._processes[1].join()
+    with closing(over(read_scenario(str(tiny_file), [*MANY, *settings]))) as several:
+        several._processes[1].kill()
+        several._processes[1].join()
         with pytest.raises(FedmodelError, match=rf"^a process that trained silos ended, .*; {then}"):
-            over.round(number, ["silo-0000", "silo-0001"], np.zeros(23, dtype=np.float32), FRESH)
+            several.round(number, ["silo-0000", "silo-0001"], np.zeros(23, dtype=np.float32), FRESH)
         assert children() == []
 
 
@@ -123,13 +161,13 @@ def test_what_began_ends_where_the_next_cannot(scenario: Scenario, monkeypatch: 
 
     monkeypatch.setattr(ForkProcess, "start", start)
     with pytest.raises(FedmodelError, match=r"^a process that trains silos could not begin: Resource temporarily"):
-        OverCores(scenario, CPU, 3)
+        over(scenario, 3)
     assert (list(map(len, seen)), children()) == ([0, 1, 2], [])
 
 
 def test_each_process_has_its_own_pipe_alone_and_ends_when_nobody_can_ask_it(scenario: Scenario) -> None:
-    with closing(OverCores(scenario, CPU, 2)) as over:
-        for end, process in zip(over._ends, over._processes, strict=True):
+    with closing(over(scenario)) as several:
+        for end, process in zip(several._ends, several._processes, strict=True):
             assert process.exitcode is None
             end.close()
             process.join(60)  # of which it takes some milliseconds
@@ -139,7 +177,7 @@ def test_each_process_has_its_own_pipe_alone_and_ends_when_nobody_can_ask_it(sce
 def test_a_process_whose_parent_was_gone_before_it_could_be_said_ends_at_once() -> None:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(
-        target=over_cores._train, args=(there, (), os.getppid(), None)
+        target=over_cores._train, args=(there, (), os.getppid(), None, None)
     )
     process.start()
     process.join(60)
@@ -233,9 +271,9 @@ from fedmodel.config import read_scenario
 from scenarios.simulation.over_cores import OverCores
 from scenarios.simulation.trainers import OneByOne
 OneByOne.round = lambda *_: time.sleep(600)  # in the middle of a silo's training
-over = OverCores(read_scenario({str(tmp_path / "tiny.toml")!r}, {MANY!r}), torch.device("cpu"), 2)
-for end in over._ends:
-    end.send((1, ["silo-0000"], None, b""))
+scenario = read_scenario({str(tmp_path / "tiny.toml")!r}, {MANY!r})
+over = OverCores(scenario, OneByOne(scenario, torch.device("cpu")), 2)
+over.ask(1, [["silo-0000"], ["silo-0001"]], None, b"")
 print(*(one.pid for one in over._processes), flush=True)
 time.sleep(600)
 """

@@ -43,7 +43,8 @@ from fedmodel.seeds import derive_seed
 from scenarios.runs.summary import read_metrics
 from scenarios.simulation import stacked_trainer
 from scenarios.simulation.prepared import prepare
-from scenarios.simulation.stacked_trainer import Stacked, trainer_of, why_not
+from scenarios.simulation.stacked_trainer import Stacked, why_not
+from scenarios.simulation.stacks_over_cores import trainer_of
 from scenarios.simulation.trainers import OneByOne
 from tests.conftest import TINY
 
