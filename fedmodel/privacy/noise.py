@@ -57,7 +57,7 @@ class NoiseSource(Protocol):
         ...
 
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
-        """Return float64 noise N(0, std^2) of shape `(size,)` on the device."""
+        """Return float64 noise N(0, std^2) of shape `(size,)` on the device, in memory of the caller's own."""
         ...
 
     def keep(self, size: int, rate: float, device: torch.device) -> Tensor:

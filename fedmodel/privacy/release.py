@@ -24,7 +24,7 @@ def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: i
     Args:
         sums_L: The clipped sum, float64 multiples of `grid.fine(std)`, at least one tensor, all on one device.
             Sensitive.
-        noise: Where noise is drawn from: once, for all tensors in their order.
+        noise: Where noise is drawn from: once, for all tensors in their order. What it returns is written over.
         std: Standard deviation of the noise on the sum: the noise multiplier times the clip.
         denominator: The public divisor, an expected and never a counted lot size.
 
@@ -33,11 +33,11 @@ def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: i
     """
     fine, coarse = grid.fine(std), grid.coarse(std)
     sizes = [sum_.numel() for sum_ in sums_L]
-    # All tensors in one, since calls cost more than numbers where a model is small.
-    noised_P = rounded(noise.gaussian(sum(sizes), std, sums_L[0].device), fine)
+    # All tensors in one, since calls cost more than numbers where a model is small; and in the noise's own memory.
+    noised_P = round_(noise.gaussian(sum(sizes), std, sums_L[0].device), fine)
     # Exact: both are multiples of the fine grid, and under 2^53 of its steps.
     noised_P += torch.cat([sum_.reshape(-1) for sum_ in sums_L])
-    mean_P = divided(rounded(noised_P, coarse), denominator)
+    mean_P = divided(round_(noised_P, coarse), denominator)
     return [part.view(sum_.shape) for part, sum_ in zip(mean_P.split_with_sizes(sizes), sums_L, strict=True)]
 
 
@@ -46,6 +46,6 @@ def divided(sum_: Tensor, denominator: int) -> Tensor:
     return sum_.to(torch.float32) / denominator
 
 
-def rounded(values: Tensor, step: float) -> Tensor:
-    """Return float64 values at the nearest multiples of a power of two, ties to even."""
-    return values.mul(1 / step).round_().mul_(step)  # to divide by a power of two is to multiply, and slower
+def round_(values: Tensor, step: float) -> Tensor:
+    """Round float64 values to the nearest multiples of a power of two, ties to even, in place; return them."""
+    return values.mul_(1 / step).round_().mul_(step)  # to divide by a power of two is to multiply, and slower

@@ -19,7 +19,7 @@ from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgd, DpSgdEvent
 from fedmodel.privacy.noise import NoiseSource
 from fedmodel.privacy.primitives import Parts
-from fedmodel.privacy.release import divided, release, rounded
+from fedmodel.privacy.release import divided, release, round_
 
 CLIP, NOISE = 0.8, 1.7
 EVENT = DpSgdEvent(NOISE, CLIP, 0.5, 1, 37)
@@ -44,9 +44,9 @@ def by(drawn: Draw) -> Other:
 
     def released(sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
         sizes = [sum_.numel() for sum_ in sums_L]
-        noise_P = rounded(drawn(sum(sizes), noise), grid.fine(STD))
+        noise_P = round_(drawn(sum(sizes), noise).clone(), grid.fine(STD))
         noised = (one + part.view_as(one) for one, part in zip(sums_L, torch.split(noise_P, sizes), strict=True))
-        return [divided(rounded(one, grid.coarse(STD)), 37) for one in noised]
+        return [divided(round_(one, grid.coarse(STD)), 37) for one in noised]
 
     return Other(released)
 
@@ -196,9 +196,9 @@ def twice(sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
     """Two draws of half of the variance."""
 
     def drawn(sum_: Tensor) -> Tensor:
-        return rounded(noise.gaussian(sum_.numel(), STD / math.sqrt(2), CPU), grid.fine(STD)).view_as(sum_)
+        return round_(noise.gaussian(sum_.numel(), STD / math.sqrt(2), CPU), grid.fine(STD)).view_as(sum_)
 
-    return [divided(rounded(sum_ + drawn(sum_) + drawn(sum_), grid.coarse(STD)), 37) for sum_ in sums_L]
+    return [divided(round_(sum_ + drawn(sum_) + drawn(sum_), grid.coarse(STD)), 37) for sum_ in sums_L]
 
 
 @pytest.mark.parametrize(
