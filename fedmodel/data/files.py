@@ -143,9 +143,9 @@ def featured(config: Files, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> NDA
         config: Declares the files.
         x: Records as they are read. Sensitive.
     """
-    if not _is_scattered(config) or isinstance(x, Mapping):
+    if not isinstance(config, Framed) or config.scattering_of is None or isinstance(x, Mapping):
         return x
-    return np.clip(scattered(x), -config.feature_bound, config.feature_bound)
+    return np.clip(scattered(x, decorrelated=config.are_decorrelated), -config.feature_bound, config.feature_bound)
 
 
 def _is_scattered(config: Files) -> bool:

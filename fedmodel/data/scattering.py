@@ -7,10 +7,16 @@ al. 2020 (Kymatio), and an image is mirrored at its edges. Each three channels a
 by what they are in this one image (group normalisation, Wu and He 2018). A linear model of these is what learns best of
 small images at a small epsilon, and without training data beside (Tramer and Boneh 2021, sections 3 and 4).
 
-Guarantee: features of an image are a function of that image alone, to the bit. So adding or removing a record changes
-no other's, and nothing about records is in the wavelets.
+Features can be decorrelated besides: what is common to pictures is taken off, and channels that go together in pictures
+are told apart. Of made-up pictures (`fedmodel.data.dead_leaves`) m is the mean of each channel, and Sigma the
+covariance of channels; features phi of an image become Sigma^(-1/4) (phi - m). That is half the way, in exponents, to
+whitening by Sigma^(-1/2) (Kessy, Lewin and Strimmer 2018, of ZCA), which would lift what is mostly noise. A clip then
+bounds less of what all records share, and a record moves a linear model where records differ.
 
-Shapes: N images, C channels of one, K planes, H height, W width, D directions.
+Guarantee: features of an image are a function of that image alone, to the bit. So adding or removing a record changes
+no other's, and nothing about records is in the wavelets, in m or in Sigma.
+
+Shapes: N images, C channels of one, K planes, H height, W width, D directions, P places.
 """
 
 from __future__ import annotations
@@ -23,21 +29,25 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.kinds.scattering import DIRECTIONS, STEP, scattered_shape
+from fedmodel.data.dead_leaves import dead_leaves
+from fedmodel.kinds.scattering import CHANNELS, DIRECTIONS, STEP, scattered_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP: Final = 3  # channels that are normalised together: 27 groups, as Tramer and Boneh have for these images
 _LEAST_VARIANCE: Final = 1e-5  # a group that is blank stays blank
+_MADE_UP, _SIDE = 500, 32  # pictures that m and Sigma are of, whatever size images have; and their size
+_LEAST_SHARE: Final = 1e-4  # of the largest eigenvalue of Sigma: what is less in made-up pictures is taken as this
 _SIGMA, _FREQUENCY, _SLANT = 0.8, 0.75 * math.pi, 4 / DIRECTIONS  # of the finest wavelet; each scale halves and doubles
 
 
-def scattered(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+def scattered(x_NCHW: NDArray[np.float32], *, decorrelated: bool = False) -> NDArray[np.float32]:
     """Return features, shape `(N, K, H / 4, W / 4)`: 81 C planes, and zeros up to a multiple of four. Sensitive.
 
     Args:
         x_NCHW: Images, of a height and width that `fedmodel.kinds.scattering` admits. Sensitive.
+        decorrelated: Whether to take off what is common to pictures, and to tell apart what goes together.
     """
     import torch  # who joins a run does without it
 
@@ -49,6 +59,8 @@ def scattered(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         for place, x_CHW in enumerate(x_NCHW):
             planes_CKHW = _cascade(torch.tensor(x_CHW), bank)
             features_KHW = _normalised(planes_CKHW.flatten(0, 1))
+            if decorrelated:
+                features_KHW = _apart(features_KHW)
             found_NCHW[place, : len(features_KHW)] = features_KHW
     return found_NCHW
 
@@ -165,3 +177,25 @@ def _normalised(planes_KHW: Tensor) -> Tensor:
     from torch.nn.functional import group_norm
 
     return group_norm(planes_KHW[None], len(planes_KHW) // _GROUP, eps=_LEAST_VARIANCE)[0]
+
+
+def _apart(features_KHW: Tensor) -> Tensor:
+    """Return features of an image, those of each of its channels decorrelated as those of a grey picture are."""
+    mean_K1, factor_KK = _common()
+    features_CKP = features_KHW.view(-1, CHANNELS, features_KHW[0].numel())
+    made: Tensor = (factor_KK @ (features_CKP - mean_K1)).view_as(features_KHW)
+    return made
+
+
+@cache
+def _common() -> tuple[Tensor, Tensor]:
+    """Return m and Sigma^(-1/4), of made-up pictures. The root is the symmetric one, of which there is one."""
+    import torch
+
+    found_NKHW = scattered(dead_leaves(_MADE_UP, _SIDE)[:, None])[:, :CHANNELS]
+    features_KP = found_NKHW.swapaxes(0, 1).reshape(CHANNELS, -1).astype(np.float64)
+    mean_K1 = features_KP.mean(axis=1, keepdims=True)
+    value_K, vector_KK = np.linalg.eigh(np.cov(features_KP))
+    scale_K = np.maximum(value_K, _LEAST_SHARE * value_K.max()) ** -0.25
+    factor_KK = (vector_KK * scale_K) @ vector_KK.T
+    return torch.from_numpy(mean_K1.astype(np.float32)), torch.from_numpy(factor_KK.astype(np.float32))

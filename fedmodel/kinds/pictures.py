@@ -19,14 +19,16 @@ class Framed(Files):
 
     Attributes:
         size: Height and width.
-        features: What a model is given: pixels, or `fedmodel.data.scattering`'s features of them.
+        features: What a model is given: pixels, or `fedmodel.data.scattering`'s features of them, decorrelated or not.
     """
 
     are_pictures = True
 
     size: Annotated[tuple[Side, Side], Field(strict=False)]
     # Left out of what is hashed where it is not said: it came later.
-    features: Literal["pixels", "scattering"] = Field(default="pixels", exclude_if=lambda said: said == "pixels")
+    features: Literal["pixels", "scattering", "decorrelated-scattering"] = Field(
+        default="pixels", exclude_if=lambda said: said == "pixels"
+    )
 
     @model_validator(mode="after")
     def _has_features(self) -> Framed:
@@ -34,7 +36,8 @@ class Framed(Files):
         _ = self.shape
         if self.scattering_of is not None and self.augment is not None:
             raise ValueError(
-                'augment changes what a model is given, which of features = "scattering" is no image; leave one out'
+                f'augment changes what a model is given, which of features = "{self.features}" is no image; leave one'
+                " out"
             )
         return self
 
@@ -57,12 +60,19 @@ class Framed(Files):
     @property
     def scattering_of(self) -> tuple[int, int, int] | None:
         """Shape of the picture whose scattering features a model is given; None where it is given the pixels."""
-        return self.pixels if self.features == "scattering" else None
+        return None if self.features == "pixels" else self.pixels
+
+    @property
+    def are_decorrelated(self) -> bool:
+        """Whether its features are decorrelated."""
+        return self.features == "decorrelated-scattering"
 
     @property
     def of_features(self) -> str:
         """What a report says of them, behind what they are of."""
-        return "" if self.scattering_of is None else ", by scattering features of each image alone"
+        if self.scattering_of is None:
+            return ""
+        return f", by {'decorrelated ' * self.are_decorrelated}scattering features of each image alone"
 
 
 class Pictures(Framed):

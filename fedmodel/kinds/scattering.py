@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 VERSION: Final = b"fedmodel/v1/scattering"
-"""Of what features are of an image: of others, none that were kept are used."""
+"""Of what features are of an image, made-up pictures included: of others, none that were kept are used."""
 DIRECTIONS: Final = 8
 CHANNELS: Final = 1 + 2 * DIRECTIONS + DIRECTIONS**2
 """For each of an image's: no wavelet, one of two scales, one of each."""

@@ -69,6 +69,7 @@ class Description(Section):
         below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
         scattering_of: Channels, height and width of the picture, with pixels from -1 to 1, whose scattering features a
             record is (`fedmodel.data.scattering`); None where it is none of these.
+        decorrelated: Whether these features are decorrelated.
         ends: Of survival: when each interval ends, in order, which is what an answer is for.
         time_unit: Of survival: what `ends` are counted in.
     """
@@ -96,6 +97,7 @@ class Description(Section):
     scattering_of: Annotated[tuple[int, int, int], Field(strict=False)] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    decorrelated: bool = Field(default=False, exclude_if=lambda value: not value)
     ends: Annotated[tuple[float, ...], Field(strict=False)] = Field(default=(), exclude_if=lambda value: value == ())
     time_unit: str = Field(default="", exclude_if=lambda value: value == "")
 
@@ -113,6 +115,8 @@ class Description(Section):
             raise ValueError("task, target and label_range do not go together")
         if self.scattering_of is not None and self.shape != scattered_shape(self.scattering_of):
             raise ValueError("shape is not that of the features of pictures of scattering_of")
+        if self.decorrelated and self.scattering_of is None:
+            raise ValueError("decorrelated is said of scattering features, and scattering_of says that there are none")
         self._ends_are_the_targets()
         try:
             _ = self.aim
@@ -156,7 +160,10 @@ class Description(Section):
         numbers = "numbers" if self.below is None else "whole numbers"
         if self.scattering_of is not None:
             pixels = "x".join(map(str, self.scattering_of))
-            numbers = f"scattering features of a picture of {pixels} pixels from -1 to 1, as `scattered` makes them"
+            which = "decorrelated " * self.decorrelated
+            numbers = (
+                f"{which}scattering features of a picture of {pixels} pixels from -1 to 1, as `scattered` makes them"
+            )
         return f"{'x'.join(map(str, self.shape)) or 'single'} {numbers}"
 
     @property
@@ -202,6 +209,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         else {name: Target(size=one.size, below=one.below) for name, one in shape.inputs.items()},
         below=shape.below,
         scattering_of=scenario.data.scattering_of if isinstance(scenario.data, Framed) else None,
+        decorrelated=isinstance(scenario.data, Framed) and scenario.data.are_decorrelated,
         target=None
         if shape.target is None
         else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),

@@ -56,10 +56,11 @@ def test_pictures_are_learnt_from_their_features_under_privacy_and_as_a_user_mak
     assert private.figures["accuracy"] > 0.6
     model = read_model(tmp_path / "private")
     assert model.description.scattering_of == (1, 28, 28)
-    assert model.description.record.startswith("84x7x7 scattering features of a picture of 1x28x28 pixels")
+    assert model.description.decorrelated
+    assert model.description.record.startswith("84x7x7 decorrelated scattering features of a picture of 1x28x28 pixels")
     test = read_scenario(str(tmp_path / "private" / "scenario.toml"), ["data.features=pixels"])
     pixels, _ = folder_dealt(test)
-    features = np.clip(scattered(pixels.x_NF), -10.0, 10.0)
+    features = np.clip(scattered(pixels.x_NF, decorrelated=True), -10.0, 10.0)
     found = scores_of(model, features).argmax(axis=1)
     assert (found == pixels.y_N).mean() == pytest.approx(private.figures["accuracy"])
 

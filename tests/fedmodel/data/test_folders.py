@@ -168,18 +168,22 @@ def test_a_listing_that_breaks_a_rule_is_named_by_its_row(lines: str, why: str, 
     assert WORD not in str(refused.value)
 
 
-def test_features_of_an_image_are_the_same_in_a_simulation_and_at_a_silo(tiny: Scenario, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["", "decorrelated"])
+def test_features_of_an_image_are_the_same_in_a_simulation_and_at_a_silo(
+    tiny: Scenario, tmp_path: Path, which: str
+) -> None:
     for party in (*SILOS, "held-out"):
         images(tmp_path / party, size=(8, 12))
     pixels = scenario_of(tiny, "images", tmp_path, size=[8, 12])
-    scenario = scenario_of(tiny, "images", tmp_path, size=[8, 12], features="scattering", feature_bound=2.0)
+    said = "-".join(filter(None, [which, "scattering"]))
+    scenario = scenario_of(tiny, "images", tmp_path, size=[8, 12], features=said, feature_bound=2.0)
     assert scenario.data.shape.features == (84, 2, 3)
-    assert "by scattering features of each image alone" in scenario.data.described
+    assert f"by {f'{which} scattering'.strip()} features of each image alone" in scenario.data.described
     read = {"held-out": (held_out_records(scenario), held_out_records(pixels))}
     read |= {silo: (silo_records(scenario, silo), silo_records(pixels, silo)) for silo in SILOS}
     assert isinstance(scenario.data, Framed)
     for party, (found, plain) in read.items():
-        features = scattered(plain.x_NF)
+        features = scattered(plain.x_NF, decorrelated=bool(which))
         assert np.abs(features).max() > 2.0
         assert np.array_equal(found.x_NF, np.clip(features, -2.0, 2.0))
         own = files_records(scenario.data, TableSource(files=str(tmp_path / party)))
@@ -194,11 +198,11 @@ def test_features_that_were_kept_are_used_while_they_are_what_they_were(
     source, keys = TableSource(files=str(tmp_path / "own")), []
     for version in (b"one", b"another"):
         monkeypatch.setattr(files, "VERSION", version)
-        for said in ("pixels", "scattering"):
+        for said in ("pixels", "scattering", "decorrelated-scattering"):
             config = scenario_of(tiny, "images", tmp_path, size=[8, 8], features=said).data
             keys.append(files._key(config, source, None))  # type: ignore[arg-type]
-    assert keys[0] == keys[2]
-    assert len({keys[0], keys[1], keys[3]}) == 3
+    assert keys[0] == keys[3]
+    assert len({*keys[:3], *keys[4:]}) == 5
 
 
 def test_a_scenario_that_says_nothing_of_features_is_written_as_it_was(tiny: Scenario, tmp_path: Path) -> None:
@@ -207,8 +211,9 @@ def test_a_scenario_that_says_nothing_of_features_is_written_as_it_was(tiny: Sce
     assert plain == scenario_of(tiny, "images", tmp_path, size=[8, 8], features="pixels").data
     with pytest.raises(ValidationError, match="needs a height and width that 4 divides, from 8 on; found 6x8"):
         scenario_of(tiny, "images", tmp_path, size=[6, 8], features="scattering")
-    with pytest.raises(ValidationError, match='which of features = "scattering" is no image; leave one out'):
-        scenario_of(tiny, "images", tmp_path, size=[8, 8], features="scattering", augment={"flip": "horizontal"})
+    for said in ("scattering", "decorrelated-scattering"):
+        with pytest.raises(ValidationError, match=f'which of features = "{said}" is no image; leave one out'):
+            scenario_of(tiny, "images", tmp_path, size=[8, 8], features=said, augment={"flip": "horizontal"})
 
 
 def idx(folder: Path, prefix: str, count: int, *, zipped: bool = False) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedmodel.data.dead_leaves import dead_leaves
 from fedmodel.data.scattering import scattered
 from fedmodel.kinds.scattering import CHANNELS, scattered_shape
 
@@ -16,14 +17,33 @@ RNG = np.random.default_rng(2)
 IMAGES = RNG.uniform(-1, 1, (70, 1, 12, 8)).astype(np.float32)
 
 
-def test_an_images_features_are_its_own_to_the_bit_whatever_stands_beside_it() -> None:
-    found = scattered(IMAGES)
+@pytest.mark.parametrize("decorrelated", [False, True])
+def test_an_images_features_are_its_own_to_the_bit_whatever_stands_beside_it(decorrelated: bool) -> None:
+    found = scattered(IMAGES, decorrelated=decorrelated)
     assert found.shape == (70, *scattered_shape((1, 12, 8)))
     others = np.concatenate([IMAGES[:1], 9 * IMAGES[30:33], IMAGES[5:6]])
-    beside = scattered(others)
+    beside = scattered(others, decorrelated=decorrelated)
     assert np.array_equal(beside[0], found[0])
     assert np.array_equal(beside[4], found[5])
-    assert np.array_equal(scattered(IMAGES[64:65])[0], found[64])
+    assert np.array_equal(scattered(IMAGES[64:65], decorrelated=decorrelated)[0], found[64])
+
+
+def test_of_made_up_pictures_decorrelated_features_have_mean_0_and_the_root_of_their_covariance() -> None:
+    """Sigma^(-1/4) on both sides of Sigma leaves its root; frozen, since whoever uses a model needs the same."""
+    pictures = dead_leaves(500, 32)[:, None]
+    plain_KP, apart_KP = (
+        scattered(pictures, decorrelated=whether)[:, :CHANNELS].swapaxes(0, 1).reshape(CHANNELS, -1).astype(np.float64)
+        for whether in (False, True)
+    )
+    assert np.abs(apart_KP.mean(axis=1)).max() < 1e-4
+    sigma, root = np.cov(plain_KP), np.cov(apart_KP)
+    value_K, vector_KK = np.linalg.eigh(sigma)
+    # Along eigenvectors that are less than the floor the root is not reached.
+    whole = vector_KK[:, value_K > 1e-4 * value_K.max()]
+    assert whole.shape[1] > 60
+    assert whole.T @ root @ root @ whole == pytest.approx(whole.T @ sigma @ whole, abs=1e-3)
+    assert np.trace(sigma) == pytest.approx(46.737357, rel=1e-4)
+    assert np.trace(root) == pytest.approx(37.462910, rel=1e-4)
 
 
 def test_three_channels_together_have_mean_0_and_variance_1_in_each_image() -> None:
@@ -36,11 +56,12 @@ def test_three_channels_together_have_mean_0_and_variance_1_in_each_image() -> N
     assert np.abs(blank[0, 3:]).max() < 0.01
 
 
-def test_a_colour_is_scattered_as_a_grey_image_of_it_is() -> None:
-    three = RNG.uniform(-1, 1, (2, 3, 8, 8)).astype(np.float32)
-    found = scattered(three)
+@pytest.mark.parametrize("decorrelated", [False, True])
+def test_a_colour_is_scattered_as_a_grey_image_of_it_is(decorrelated: bool) -> None:
+    three = np.random.default_rng(3).uniform(-1, 1, (2, 3, 8, 8)).astype(np.float32)
+    found = scattered(three, decorrelated=decorrelated)
     for place in range(3):
-        alone = scattered(three[:, place : place + 1])
+        alone = scattered(three[:, place : place + 1], decorrelated=decorrelated)
         assert np.allclose(found[:, CHANNELS * place : CHANNELS * (place + 1)], alone[:, :CHANNELS], atol=1e-4)
 
 
@@ -93,6 +114,17 @@ def test_images_are_no_farther_apart_by_features_than_by_pixels() -> None:
         features = _unnormalised(one.astype(np.float64)) - _unnormalised(other.astype(np.float64))
         pixels = np.pad(one - other, 4, mode="reflect")
         assert 16 * (features**2).sum() < (pixels**2).sum()  # a feature stands for 16 pixels
+
+
+def test_decorrelated_features_of_images_are_less_of_what_all_have() -> None:
+    """The squared mean of unit rows: what a clip bounds in vain, as it is of every record."""
+
+    def shared(x_NF: NDArray[np.float32]) -> float:
+        rows_NF = x_NF.reshape(len(x_NF), -1)
+        mean_F = (rows_NF / np.linalg.norm(rows_NF, axis=1, keepdims=True)).mean(axis=0)
+        return float((mean_F**2).sum())
+
+    assert shared(scattered(IMAGES, decorrelated=True)) < 0.8 * shared(scattered(IMAGES))
 
 
 @pytest.mark.parametrize("size", [(1, 28, 28), (3, 28, 28), (3, 12, 20), (1, 8, 8)])
