@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -48,10 +49,24 @@ from fedmodel.secagg.quantize import Quantizer
 BEYOND_COLLUDERS: Final = 1.5
 
 
+@dataclass(frozen=True)
+class _Sum:
+    """A sum that is asked about; two are equal whose scenarios say the same."""
+
+    text: str
+    scenario: Scenario = field(compare=False)
+    silos: tuple[str, ...]
+    least: float
+    colluding: int
+    leaving: int
+
+
 def unevenness(
     scenario: Scenario, silos: Collection[str], least: float, colluding: int, leaving: int = 0
 ) -> str | None:
     """Return in words why a sum of these silos' updates could be nearly one update, or None if it could not.
+
+    Of one sum of one scenario it is computed once a process, whichever silos ask.
 
     Args:
         scenario: Gives weights, denominators and steps.
@@ -60,11 +75,16 @@ def unevenness(
         colluding: c, silos that may work with the server.
         leaving: How many of the silos, any of them, may be left out; the least even remaining list counts.
     """
-    federation = scenario.federation
+    return _unevenness(_Sum(scenario.json_text, scenario, tuple(silos), least, colluding, leaving))
+
+
+@lru_cache(maxsize=64)
+def _unevenness(asked: _Sum) -> str | None:
+    scenario, federation, least = asked.scenario, asked.scenario.federation, asked.least
     known = set(federation.silos)
-    members = [silo for silo in silos if silo in known]
+    members = [silo for silo in asked.silos if silo in known]
     weights = [federation.weight(silo) for silo in members]
-    found = least_effective(weights, leaving)
+    found = least_effective(weights, asked.leaving)
     if found < least:
         return f"their weights are worth {down(found, 2)} equal silos, where {least:g} are needed"
     figures = [("weights", weights)]
@@ -76,9 +96,9 @@ def unevenness(
         ]
     needed = min(least, BEYOND_COLLUDERS)
     for what, values in figures:
-        found = least_effective(values, leaving + colluding)
+        found = least_effective(values, asked.leaving + asked.colluding)
         if found < needed:
-            less = f", less any {colluding} of them that work with the server," if colluding else ""
+            less = f", less any {asked.colluding} of them that work with the server," if asked.colluding else ""
             return f"their {what}{less} are worth {down(found, 2)} equal silos, where {needed:g} are needed"
     return None
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, DropoutError, PolicyRefused
 from fedmodel.learning.optimizers import hold_near
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
-from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
+from fedmodel.provision import influence, joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
 from fedmodel.secagg import effective_silos, least_effective
 from scenarios.simulation.simulate import check_scenario
@@ -192,6 +193,23 @@ def test_who_is_in_no_scenario_makes_a_sum_no_safer(tiny_file: Path) -> None:
     scenario = scenario_of(tiny_file)
     assert unevenness(scenario, ["north", "outsider", "another"], 2.0, 0) is not None
     assert unevenness(scenario, ["north", "south"], 2.0, 0) is None
+
+
+def test_a_sum_is_looked_at_once_whichever_silos_ask_and_any_other_anew(tiny_file: Path) -> None:
+    scenario, again = (scenario_of(tiny_file, "federation.weights={north=3.0,west=0.5}") for _ in range(2))
+    assert again is not scenario
+    influence._unevenness.cache_clear()
+    with mock.patch.object(influence, "least_effective", side_effect=least_effective) as looked:
+        everyone = unevenness(scenario, ["north", "south", "west", "east"], 2.0, 0)
+        before = looked.call_count
+        assert unevenness(again, ["north", "south", "west", "east"], 2.0, 0) == everyone is None
+        assert looked.call_count == before > 0
+        assert unevenness(scenario, ["north", "west"], 2.0, 0) is not None
+        assert unevenness(scenario, ["north", "south", "west", "east"], 3.9, 0) is not None
+        assert unevenness(scenario, ["north", "south", "west", "east"], 2.0, 3) is not None
+        assert unevenness(scenario, ["north", "south", "west", "east"], 2.0, 0, 3) is not None
+        heavy = scenario_of(tiny_file, "federation.weights={north=1e3,west=0.5}")
+        assert unevenness(heavy, ["north", "south", "west", "east"], 2.0, 0) is not None
 
 
 def test_a_law_of_its_own_asks_for_more_or_less(tiny_file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ProtocolError, Rule
-from fedmodel.secagg import Window, join_messages, pack_numbers, read_numbers, split_messages
+from fedmodel.secagg import Window, join_messages, messages, pack_numbers, read_numbers, split_messages
 from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
 from fedmodel.secagg.messages import (
     HEADER_SIZE,
@@ -389,3 +390,33 @@ def test_a_mutated_message_is_refused(kind: type, data: st.DataObject) -> None:
 def test_a_mutated_body_is_refused_or_is_another_message(kind: type, data: st.DataObject, suite: Suite) -> None:
     """Signed again by its sender, so that it is read to the end: what is accepted has just this encoding."""
     read_any(kind, resigned(kind, mutated(signed(kind, suite)[HEADER_SIZE:-64], data.draw), suite=suite), suite)
+
+
+@EACH
+def test_a_right_signature_is_checked_once_and_a_wrong_one_each_time(kind: type) -> None:
+    """Whoever else reads the very same short message has it checked; one changed bit, or another key, is read anew."""
+    place, data = (
+        place_of(run=RUN + 1),
+        message_of(kind).sign(place_of(run=RUN + 1), FEDERATIONS[Suite.CLASSIC].identities[1]),
+    )
+    with mock.patch.object(messages, "verify", side_effect=messages.verify) as checked:
+        for _ in range(3):
+            kind.read(data, place)
+        assert checked.call_count == 1
+        flipped = data[:-1] + bytes([data[-1] ^ 1])
+        for _ in range(2):
+            assert refusal(kind.read, flipped, place) is Rule.BAD_SIGNATURE
+        assert checked.call_count == 3
+        kind.read(data, place)
+        assert checked.call_count == 3
+        others = message_of(kind).sign(place, FEDERATIONS[Suite.CLASSIC].identities[2])
+        assert refusal(kind.read, others, place) is Rule.BAD_SIGNATURE
+
+
+def test_a_long_message_is_not_kept() -> None:
+    place = place_of()
+    data = Share(2, b"u" * 32, 3, b"e" * 3000, ()).sign(place, FEDERATIONS[Suite.CLASSIC].identities[1])
+    with mock.patch.object(messages, "verify", side_effect=messages.verify) as checked:
+        for _ in range(2):
+            place.open(Kind.SHARE, data)
+        assert checked.call_count == 2
