@@ -197,7 +197,29 @@ def _narrowed(layer: nn.Linear, kept_O: Tensor, kept_I: Tensor | None) -> nn.Lin
     return made
 
 
-class Int8Linear(nn.Module):
+class WeightsRead(ConfigError, AttributeError):
+    """A model reads the integers of a layer, as weights; also what Python asks for where an attribute is not there."""
+
+
+class _OfIntegers(nn.Module):
+    """A layer whose weights are integers: they are weights by its scale alone, so that nothing else may read them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            raise WeightsRead(
+                "--quantise: this model reads the weights of a layer itself, as float32, where it would have to call"
+                " the layer; export it without"
+            )
+        return super().__getattr__(name)
+
+    def _weight(self, like: Tensor) -> Tensor:
+        """Return the integers, as numbers of a tensor's type."""
+        weight: Tensor | None = self._buffers["weight"]
+        assert weight is not None  # noqa: S101 - each registers it
+        return weight.to(like.dtype)
+
+
+class Int8Linear(_OfIntegers):
     """A fully connected layer whose weights are integers, by operations that every runtime has.
 
     torchao's own layer computes the same, with a tensor that only torchao reads from a file.
@@ -216,11 +238,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return what the layer makes of its inputs."""
-        found_BO = functional.linear(x_BI, self.get_buffer("weight").to(x_BI.dtype)) * self.get_buffer("scale")
+        found_BO = functional.linear(x_BI, self._weight(x_BI)) * self.get_buffer("scale")
         return found_BO if self.bias is None else found_BO + self.get_buffer("bias")
 
 
-class Int8Conv(nn.Module):
+class Int8Conv(_OfIntegers):
     """A convolution whose weights are integers, likewise; its stride, padding, dilation and groups are the layer's.
 
     Args:
@@ -245,8 +267,7 @@ class Int8Conv(nn.Module):
         """Return what the layer makes of its inputs."""
         if self._beside is not None:
             x_B = functional.pad(x_B, self._beside[0], mode=self._beside[1])
-        weight = self.get_buffer("weight").to(x_B.dtype)
-        found_B = self._convolve(x_B, weight, padding=self._padding, **self._how) * self.get_buffer("scale")
+        found_B = self._convolve(x_B, self._weight(x_B), padding=self._padding, **self._how) * self.get_buffer("scale")
         return found_B if self.bias is None else found_B + self.get_buffer("bias")
 
 

@@ -114,9 +114,9 @@ def test_integers_are_torchaos_and_within_half_a_step_of_the_weights() -> None:
     made = quantised(module)
     assert torch.equal(made(x_BI), theirs(x_BI))
     for layer, weight in zip((one for one in made if isinstance(one, Int8Linear)), weights, strict=True):
-        assert layer.weight.dtype == torch.int8
-        step_O = weight.abs().amax(dim=1) / 127
-        assert torch.all((layer.weight * layer.scale[:, None] - weight).abs() <= (0.5 + 1e-3) * step_O[:, None] * 1.01)
+        integers, step_O = layer.state_dict()["weight"], weight.abs().amax(dim=1) / 127
+        assert integers.dtype == torch.int8
+        assert torch.all((integers * layer.scale[:, None] - weight).abs() <= (0.5 + 1e-3) * step_O[:, None] * 1.01)
 
 
 CONVOLUTIONS = {
@@ -141,7 +141,7 @@ def test_a_convolution_has_torchaos_integers_for_each_output_and_computes_as_it_
     quantize_(matrix, Int8WeightOnlyConfig())
     (made,) = quantised(nn.Sequential(copy.deepcopy(layer)))
     assert isinstance(made, Int8Conv)
-    integers, scale = made.get_buffer("weight"), made.get_buffer("scale")
+    integers, scale = made.state_dict()["weight"], made.get_buffer("scale")
     assert integers.dtype == torch.int8
     assert torch.equal(integers.reshape(len(weight), -1), matrix[0].weight.qdata)
     assert torch.equal(scale.reshape(-1), matrix[0].weight.scale.float().reshape(-1))
@@ -185,6 +185,31 @@ def test_a_layer_that_is_used_twice_is_integers_both_times() -> None:
     assert made.rest[1] is made.first
     x_B = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(made(x_B), module(x_B), atol=0.1)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.Conv1d(4, 4, 1)])
+@pytest.mark.parametrize("reads", [
+    lambda layer, x_B: torch.nn.functional.linear(x_B, layer.weight.reshape(4, 4), layer.bias),
+    lambda layer, x_B: x_B @ layer.weight.float().reshape(4, 4),  # of integers a wrong answer, and no error of torch
+])  # fmt: skip
+def test_a_model_that_reads_a_layers_weights_itself_is_refused_in_one_line(
+    layer: nn.Module, reads: Callable[..., torch.Tensor]
+) -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+            return reads(self.layer, x_B)
+
+    whole, x_B = Reads(), torch.ones(2, 4)
+    assert whole(x_B).shape == (2, 4)
+    made = copy.deepcopy(Smaller(quantise="int8").of(whole))  # which no more reads them than a state that is taken
+    assert made.state_dict()["layer.weight"].dtype == torch.int8
+    with pytest.raises(ConfigError, match="reads the weights of a layer itself, as float32") as refused:
+        made(x_B)
+    assert "\n" not in str(refused.value)
 
 
 def test_attention_keeps_its_own_weights_and_answers() -> None:
@@ -341,6 +366,28 @@ def test_the_command_tells_the_loss_and_writes_the_runs_own_bytes_whole(run: Run
     assert run("export", str(hidden), "--format", "torch", "--prune", "1.5", "--out", "no") == 2
     assert "--prune 1.5: is a share of what there is" in run.err
     assert not (tmp_path / "no").exists()
+
+
+class ReadsWithin(nn.Module):
+    """A chain that multiplies with its last layer's weights, and does not call it."""
+
+    def __init__(self, chain: nn.Module) -> None:
+        super().__init__()
+        *first, self.last = chain.children()
+        self.first = nn.Sequential(*first)
+
+    def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+        return self.first(x_B) @ self.last.weight.float().T
+
+
+def test_a_form_is_not_written_of_a_model_that_reads_integers(
+    hidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Smaller, "of", lambda _, module: ReadsWithin(quantised(copy.deepcopy(module))).eval())
+    for kind in ("torch", "onnx"):
+        with pytest.raises(ConfigError, match="reads the weights of a layer itself, as float32"):
+            export(hidden, kind, tmp_path / "made", None, None, CsvForm(), smaller=Smaller(quantise="int8"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_standardised_weights_are_refused(tmp_path: Path) -> None:
