@@ -17,5 +17,7 @@ def choose_cohort(silos: Sequence[str], size: int, seed: int, round_number: int)
     >>> choose_cohort(["a", "b", "c"], 2, seed=1, round_number=1) == choose_cohort(["c", "b", "a"], 2, 1, 1)
     True
     """
+    if size >= len(silos):
+        return sorted(silos)  # whatever order would be drawn, which a thousand silos' hashes take 1.6 ms for
     drawn = sorted(silos, key=lambda silo: (derive_seed(seed, "cohort", round_number, silo), silo))
     return sorted(drawn[:size])

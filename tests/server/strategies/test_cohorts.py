@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import pytest
+
+from server.strategies import _cohorts
 from server.strategies._cohorts import choose_cohort
 
 SILOS = ["a", "b", "c", "d", "e"]
@@ -15,6 +18,16 @@ def test_cohorts_repeat_whatever_order_silos_joined_in() -> None:
         first = choose_cohort(SILOS, 3, 7, round_number)
         assert first == choose_cohort(SILOS[::-1], 3, 7, round_number)
         assert len(set(first)) == 3
+
+
+def test_nothing_is_drawn_where_all_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*_: object) -> int:
+        raise AssertionError("a draw")
+
+    monkeypatch.setattr(_cohorts, "derive_seed", draw)
+    assert choose_cohort(SILOS[::-1], 5, 7, 1) == choose_cohort(SILOS, 9, 7, 2) == SILOS
+    with pytest.raises(AssertionError, match="a draw"):
+        choose_cohort(SILOS, 4, 7, 1)
 
 
 def test_cohorts_favour_nobody() -> None:
