@@ -89,6 +89,8 @@ class StacksOverCores:
 
     def _whole(self, silos: Sequence[str], trained: Trained) -> Trained:
         """Return the updates of groups of which no process failed, as in one process."""
+        if not trained.failed:
+            return trained
         failed = dict[str, str]()
         for alike in self._stacked.stacks.grouped(silos).values():
             codes = [trained.failed[silo] for silo in alike if silo in trained.failed]
