@@ -297,9 +297,13 @@ class Stacked:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield physical batches of a lot."""
         fitted = math.isinf(group.clip)
+        x_SB: Tensor | None = None
         for index_SB, counts_SB in batches_of(lot_L, owner_L, group.silos, rows, fitted=fitted):
             index = index_SB.to(self._device)
-            yield self._x_N[index], self._y_N[index], counts_SB.to(self._device)
+            # In the same memory: each batch is done with before the next is asked for, and new memory costs more.
+            x_SB = self._x_N.new_empty((*index.shape, *self._x_N.shape[1:])) if x_SB is None else x_SB
+            torch.index_select(self._x_N, 0, index.flatten(), out=x_SB.flatten(0, 1))
+            yield x_SB, self._y_N[index], counts_SB.to(self._device)
 
     def _draws(self, group: _Group, number: int, silos: Sequence[str]) -> _Together | _Apart:
         """Return where a stack's lots and noise come from, as charged."""
