@@ -43,13 +43,52 @@ def parts_beginning(scenario: Scenario, silo: str, first: Event) -> tuple[Event,
     Args:
         scenario: Of which all else is.
         silo: Whose.
-        first: What it charges in the first phase, of however many steps; its noise may be more than a target needs.
+        first: What it charges in the first phase, of however many steps.
     """
     plan, *later = scenario.plans(silo)
     if protects(first):
         later = [replace(one, epsilon=None, noise_multiplier=first.noise_multiplier) for one in later]
     phases = map(planned_event, later)
     return (first.times(plan.steps), *phases, *events_besides(scenario, silo))
+
+
+def allowed_event(plan: SiloPlan, said: Event) -> Event:
+    """Return what a silo that says a plan may say: the scenario's, at its own noise where a target is given.
+
+    Whether that noise is what the target needs, this leaves open (`spares_noise`).
+
+    Args:
+        plan: Of the first phase.
+        said: What the silo says of it, of however many steps.
+
+    Raises:
+        LedgerError: When nothing has the noise that is said.
+    """
+    if plan.target_epsilon is not None and said.mechanism == plan.mechanism:
+        plan = replace(plan, epsilon=None, noise_multiplier=said.noise_multiplier)
+    return planned_event(plan)
+
+
+def spares_noise(scenario: Scenario, silo: str, first: Event) -> bool:
+    """Return whether a silo says more noise than its target needs; less would follow of it than the scenario asks for.
+
+    `planned_parts` never has more, so that no silo that runs this code does. Without a target it is false: there the
+    noise is the scenario's.
+
+    Args:
+        scenario: Of which all else is.
+        silo: Whose.
+        first: What it charges in the first phase, of however many steps.
+    """
+    plan = scenario.plan(silo)
+    if plan.target_epsilon is None:
+        return False
+    from fedmodel.privacy import accounting  # it loads scipy, which whoever reads a plan does not need
+
+    def planned(noise: float) -> tuple[Event, ...]:
+        return parts_beginning(scenario, silo, planned_event(replace(plan, epsilon=None, noise_multiplier=noise)))
+
+    return accounting.spares_noise(first.noise_multiplier, plan.target_epsilon, plan.delta, planned)
 
 
 def event_of_round(scenario: Scenario, silo: str, first: Event, number: int) -> Event:

@@ -251,17 +251,18 @@ def _claims(
 def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     """Refuse a silo that is not of the federation, or that plans other than the scenario asks of it.
 
-    Where a target is given, its noise may be any that meets it: a silo may always add more than it needs. It says what
-    it plans in the first phase of training; where lots grow, the later phases have that noise, or are not answered.
+    Where a target is given, its noise is what meets that, to the tolerance of a calibration: of more, a report would
+    claim less than the scenario asks for, by a silo's word alone. It says what it plans in the first phase of training;
+    where lots grow, the later phases have that noise, or are not answered.
     """
     if answer.silo not in scenario.federation.silos:
         raise ProtocolError("a node joined under a name that is not in this federation")
     plan = scenario.plan(answer.silo)
     target = plan.target_epsilon
-    if target is not None and answer.plan.mechanism == plan.mechanism:
-        plan = replace(plan, epsilon=None, noise_multiplier=answer.plan.noise_multiplier)
-    if answer.plan != plans.planned_event(plan):
+    if answer.plan != plans.allowed_event(plan, answer.plan):
         raise ProtocolError("a silo plans other than the scenario asks")
     parts = plans.parts_beginning(scenario, answer.silo, answer.plan)
     if target is not None and accounting.epsilon(parts, plan.delta) > target:
         raise ProtocolError("a silo plans less noise than its target epsilon needs")
+    if plans.spares_noise(scenario, answer.silo, answer.plan):
+        raise ProtocolError("a silo plans more noise than its target epsilon needs")

@@ -27,11 +27,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.learning.starts import START, numbers_in
 from fedmodel.learning.tasks import figures_of
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import EXPERIMENT
 from fedmodel.provision import FederationRoster, bases_of, is_kit, read_federation_roster, read_law, scenario_hash
 from fedmodel.provision.kits import ROSTER_FILE
 from scenarios.report.countersigned import MODEL, check_models
@@ -42,6 +45,7 @@ from scenarios.runs.event_book import BOOK, is_booked, read_booked, signer_of
 from scenarios.runs.explanation import EXPLANATION, Explanation, read_explanation
 from scenarios.runs.files import read_besides, read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
+from scenarios.runs.line_bounds import check_bounds
 from scenarios.runs.reported import name_of, number_of, read_reported
 from scenarios.runs.summary import COPY_FOR, OTHERS, TOLD_MODEL
 from scenarios.runs.usefulness import told_of
@@ -153,7 +157,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
             charged for an update that is in a sum, or countersigned the run's end for another model; when a whole round
             has fewer silos in its sum than the scenario asks for; when a ledger does not hold the run that this one
             began from; when the model is described otherwise than by the scenario.
-        ClaimRefuted: When the summary has another number of parameters than the scenario's model.
+        ClaimRefuted: When the summary has another number of parameters than the scenario's model; when a round's line
+            says another epsilon of a silo than follows from what that was charged.
     """
     for name in (SCENARIO, SUMMARY, METRICS):
         if not (run_dir / name).is_file():
@@ -175,6 +180,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
     _check_charged(scenario, METRICS, lines, ledgers, copy=copy_for is not None)
     _check_charged(scenario, BESIDES, read_besides(run_dir / BESIDES, scenario), ledgers, copy=copy_for is not None)
+    check_bounds(lines, _costs(scenario, ledgers), hidden=scenario.privacy.noise_name == EXPERIMENT)
     if not (reported or booked):
         check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
@@ -351,6 +357,17 @@ def _check_charged(
                 f"silo {silo}: its update is in {count} sums of {file} that are charged to part {part + 1} of what the"
                 f" run reserves, and it reported {reported} charges of that"
             )
+
+
+def _costs(scenario: Scenario, ledgers: Mapping[str, SiloLedger]) -> dict[str, float]:
+    """Return the epsilon of the whole plan by silo that was charged, as lines of rounds say it: on the coarse grid."""
+    return {
+        silo: accounting.epsilon(
+            plans.parts_beginning(scenario, silo, ledger.own.plan), scenario.plan(silo).delta, accounting.COARSE_GRID
+        )
+        for silo, ledger in ledgers.items()
+        if ledger.own is not None
+    }
 
 
 def _check_start(scenario: Scenario, run_dir: Path, *, simulated: bool) -> None:

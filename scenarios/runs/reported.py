@@ -8,7 +8,8 @@
     server/roster.json   whose key signs it
 
 Guarantee: `read_reported` passes heads that the silos of the roster signed, and figures that follow from these files,
-whose lots and steps are the scenario's.
+whose events are the scenario's: lots, steps, clip, mechanism, source of noise, and the noise that it says or that its
+target needs.
 
 Does NOT show that a silo's ledger says the same. Whoever has the ledger can compare it: the silo itself
 (`scenarios.report.silos_copy`). Knows nothing of budgets, of other runs, or of a countersignature.
@@ -17,6 +18,7 @@ Does NOT show that a silo's ledger says the same. Whoever has the ledger can com
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -111,24 +113,26 @@ def _run(path: Path, scenario: Scenario, silo: str, said: Any) -> Run:
 
 
 def _check_planned(path: Path, scenario: Scenario, silo: str, event: Event) -> None:
-    """Refuse an event of one round whose lots and steps are others than the scenario's: of fewer, less would follow.
+    """Refuse an event of one round that is another than the scenario's: of more noise, as of fewer steps, less follows.
 
-    Its noise may be more than a target needs, and is the silo's word.
+    Where a target is given, its noise is what that needs, to the tolerance of a calibration. Of less noise more
+    follows, and a report says it.
 
     Raises:
         LedgerTampered: Which figure is another, and what the scenario says.
     """
     plan = scenario.plan(silo)
-    for name, said, planned in (
-        ("steps", event.steps, plan.steps_per_round),
-        ("sample_rate", event.sample_rate, plan.sample_rate),
-        ("denominator", event.denominator, plan.expected_batch_size),
-        ("max_records", event.max_records, plan.max_records),
-    ):
-        if said != planned:
+    planned = plans.allowed_event(plan, event).times(plan.steps_per_round)
+    for name, figure in {"mechanism": planned.mechanism, **asdict(planned)}.items():
+        if (said := getattr(event, name)) != figure:
             raise LedgerTampered(
-                f"{path}: silo {silo} charged {name} {said} for a round, where the scenario has {planned}"
+                f"{path}: silo {silo} charged {name} {said} for a round, where the scenario has {figure}"
             )
+    if plans.spares_noise(scenario, silo, event):
+        raise LedgerTampered(
+            f"{path}: silo {silo} charged noise_multiplier {event.noise_multiplier} for a round, more than its target"
+            f" epsilon {plan.target_epsilon} needs"
+        )
 
 
 def _add_besides(held: Run, scenario: Scenario, silo: str, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -59,12 +59,15 @@ def test_a_silo_whose_noise_meets_the_target_in_the_first_phase_alone_is_left_ou
     tiny_file.write_text(text.replace("noise_multiplier = 2.0", "epsilon = 4.0"), encoding="utf-8")
     grown = read_scenario(str(tiny_file), GROWN)
     needed = planned(grown)
-    _check_plan(wire.JoinReply("north", replace(needed, noise_multiplier=2 * needed.noise_multiplier)), grown)
+    _check_plan(wire.JoinReply("north", needed), grown)
+    with pytest.raises(ProtocolError, match="more noise than its target epsilon needs"):
+        _check_plan(wire.JoinReply("north", replace(needed, noise_multiplier=1.001 * needed.noise_multiplier)), grown)
     less = replace(needed, noise_multiplier=0.8 * needed.noise_multiplier)
     with pytest.raises(ProtocolError, match="less noise than its target epsilon needs"):
         _check_plan(wire.JoinReply("north", less), grown)
     alone = read_scenario(str(tiny_file), ("rounds=2",))
-    _check_plan(wire.JoinReply("north", less), alone)
+    with pytest.raises(ProtocolError, match="more noise than its target epsilon needs"):
+        _check_plan(wire.JoinReply("north", less), alone)
 
 
 def test_rounds_are_counted_by_phase_and_as_ever_where_there_is_one() -> None:

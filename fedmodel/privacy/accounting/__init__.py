@@ -19,7 +19,7 @@ What it does NOT cover: replace-one neighbours and lots of a fixed size, which `
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
 """
 
-from fedmodel.privacy.accounting.calibration import calibrate, calibrate_lots, calibrate_parts
+from fedmodel.privacy.accounting.calibration import calibrate, calibrate_lots, calibrate_parts, spares_noise
 from fedmodel.privacy.accounting.lower import least_epsilon
 from fedmodel.privacy.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.privacy.accounting.pld import (
@@ -54,4 +54,5 @@ __all__ = [
     "renyi",
     "renyi_room",
     "renyi_to_epsilon",
+    "spares_noise",
 ]

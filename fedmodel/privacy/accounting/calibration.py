@@ -9,13 +9,14 @@ from functools import lru_cache
 from scipy.optimize import brentq
 
 from fedmodel.errors import ConfigError
-from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon_of
-from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, realised_rate
+from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon, epsilon_of
+from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, Event, realised_rate
 from fedmodel.privacy.plan import Lots
 from fedmodel.privacy.primitives import SampledGaussian
 from fedmodel.privacy.rounding import up
 
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
+_TO_SPARE = 2 * _TOLERANCE  # two machines may round otherwise, and a search on one of them end a step later
 
 
 def calibrate(
@@ -127,6 +128,24 @@ def calibrate_parts(
     while excess(log_noise, FINE_GRID) > 0:
         log_noise += _TOLERANCE
     return math.exp(log_noise)
+
+
+def spares_noise(
+    noise: float, target_epsilon: float, delta: float, planned: Callable[[float], Sequence[Event]]
+) -> bool:
+    """Return whether noise is more than a calibration to the target finds: a little less would meet it too.
+
+    Guarantee: of noise that `calibrate` returns it is false; of noise a thousandth above the least that meets the
+    target it is true. It is one epsilon where a calibration is a search.
+
+    Args:
+        noise: The multiplier that is said.
+        target_epsilon: Above 0.
+        delta: In (0, 1).
+        planned: All that a run is charged as at a noise multiplier, whose epsilon falls as that rises.
+    """
+    less = max(LEAST_NOISE, noise * (1 - _TO_SPARE))
+    return less < noise and epsilon(planned(less), delta, FINE_GRID) <= target_epsilon
 
 
 def _check_ranges(target_epsilon: float, sample_rate: float, steps: int, max_records: int) -> None:

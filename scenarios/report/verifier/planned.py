@@ -1,10 +1,12 @@
-"""What a signed `scenario.toml` says by itself of a plan: its steps, its delta, and whose presence is hidden.
+"""What a signed `scenario.toml` says by itself of a plan: its events, its delta, and whose presence is hidden.
 
 Read as plain TOML, since reading all of a scenario takes pydantic; `fedmodel.config` has no part in it.
 
-Guarantee: `phases`, `delta` and `whose` return what `Scenario.plans` says of the silo.
+Guarantee: `phases`, `delta` and `whose` return what `Scenario.plans` says of the silo. `check_event` passes an event of
+one round only if every figure of it is the plan's; where a target is given, its noise is at most what that needs, to
+the tolerance of a calibration.
 
-Does NOT say what noise was planned, nor that the scenario is the one that silos were asked for.
+Does NOT say that the scenario is the one that silos were asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fedmodel.errors import ClaimRefuted
-from fedmodel.privacy.events import Event
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import Event, is_secret, realised_rate
+from fedmodel.privacy.mechanisms.gaussian import GaussianEvent
 
 
 class Phase(NamedTuple):
@@ -83,21 +87,76 @@ def whose(scenario: Mapping[str, Any]) -> dict[str, Any]:
     return {"unit": privacy["unit"], "max_records": privacy.get("max_records", 1)}
 
 
+def protects(scenario: Mapping[str, Any]) -> bool:
+    """Return whether noise is added that nobody can subtract; of any other run nothing may be claimed."""
+    return is_secret(noise_name(scenario))
+
+
+def noise_name(scenario: Mapping[str, Any]) -> str | None:
+    """Return where noise comes from; None where none is added."""
+    privacy = scenario["privacy"]
+    return str(privacy.get("noise", "os")) if privacy.get("baseline") is None else None
+
+
+def besides(scenario: Mapping[str, Any]) -> list[Event]:
+    """Return what a silo is charged as for each job besides training: one noised sum over all of its records."""
+    privacy = scenario["privacy"]
+    return [
+        GaussianEvent(
+            float(job["noise_multiplier"]), float(privacy["max_grad_norm"]), 1.0, 1, 1,
+            noise_source=privacy.get("noise", "os"), max_records=whose(scenario)["max_records"],
+        )
+        for job in scenario.get("besides", {}).values()
+    ]  # fmt: skip
+
+
 def check_event(scenario: Mapping[str, Any], silo: str, event: Event) -> None:
-    """Refuse an event of one round that has other steps or lots, or hides fewer records of a unit, than is planned.
+    """Refuse an event of one round that is another than is planned, by which less would be claimed.
 
     Raises:
-        ClaimRefuted: Which of them, and what the scenario says of it.
+        ClaimRefuted: Which figure is another, and what the scenario says of it.
     """
-    first = phases(scenario, silo)[0]
-    for name, found, planned in (
-        ("steps", event.steps, first.steps),
-        ("sample_rate", event.sample_rate, first.sample_rate),
-        ("denominator", event.denominator, first.divisor),
-        ("max_records", event.max_records, whose(scenario)["max_records"]),
-    ):
-        if found != planned:
+    for name, planned in _round_of(scenario, silo).items():
+        if (found := getattr(event, name, None)) != planned:
             raise ClaimRefuted(f"charges.json: {silo}: {name} {found} stands, and scenario.toml says {planned}")
+    target = _noise(scenario, silo, "epsilon")
+    if target is None or scenario["privacy"].get("baseline") is not None:
+        return
+
+    def whole(noise: float) -> list[Event]:
+        return [*parts(scenario, silo, replace(event, noise_multiplier=noise)), *besides(scenario)]
+
+    if accounting.spares_noise(event.noise_multiplier, float(target), delta(scenario, silo), whole):
+        raise ClaimRefuted(
+            f"charges.json: {silo}: noise_multiplier {event.noise_multiplier} stands, more than the target epsilon"
+            f" {target} of scenario.toml needs"
+        )
+
+
+def _round_of(scenario: Mapping[str, Any], silo: str) -> dict[str, Any]:
+    """Return the figures of an event of one round; the noise too, unless a target says it."""
+    privacy, first = scenario["privacy"], phases(scenario, silo)[0]
+    drawn_from, baseline = privacy.get("noise", "os"), privacy.get("baseline")
+    found = {
+        "mechanism": privacy.get("mechanism", "dp-sgd") if baseline is None else "none-unsafe",
+        "steps": first.steps,
+        "sample_rate": first.sample_rate,
+        "realised_sample_rate": realised_rate(first.sample_rate, drawn_from),
+        "denominator": first.divisor,
+        "max_records": whose(scenario)["max_records"],
+        "max_grad_norm": None if baseline == "no-noise-no-clip" else privacy["max_grad_norm"],
+        "noise_source": noise_name(scenario),
+        "drawn_from": drawn_from,
+    }
+    noise = _noise(scenario, silo, "noise_multiplier") if baseline is None else 0.0
+    return found if noise is None else {**found, "noise_multiplier": noise}
+
+
+def _noise(scenario: Mapping[str, Any], silo: str, key: str) -> Any:
+    """Return a silo's noise multiplier or target, None where it is the other that is declared: its own, or all's."""
+    privacy, names = scenario["privacy"], ("noise_multiplier", "epsilon")
+    own = privacy.get("silo", {}).get(silo, {})
+    return (own if any(name in own for name in names) else privacy).get(key)
 
 
 def _own(scenario: Mapping[str, Any], silo: str, key: str) -> Any:

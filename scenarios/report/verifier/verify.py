@@ -4,11 +4,13 @@
     2. every file that it is of is the one that was signed; a page of another hash is a changed page
     3. each ledger verifies entry by entry, under the key that is known, against every head in the folder; it is the one
        that the report is of; a countersignature is for the model that lies here
-    4. of every whole round, each silo in the sum has a charge in its ledger, to the round's own part of what it
-       reserved, or reported one; of a run that kept no ledger, the book has one, and none of what 5 says is computed
-       again
-    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve. Unit
-       and records of a unit, and where no ledger is here delta and the plan's steps, are those of scenario.toml
+    4. rounds are those of scenario.toml, and each whole one is a sum of as many silos as that asks for; each silo in
+       the sum has a charge in its ledger, to the round's own part of what it reserved, or reported one; of a run that
+       kept no ledger, the book has one, and none of what 5 says is computed again
+    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve; and
+       the epsilons in the lines of rounds. Unit and records of a unit are those of scenario.toml. Where no ledger is
+       here, so are delta, the plan's steps and what silos reported of a round: lots, clip, mechanism, source of noise,
+       and noise, at most what a target needs. Nothing is claimed of a run whose noise is from a seed or left out
     6. `summary.json` says the same epsilon and steps
     7. in a silo's own folder: the server's report is signed by the server, is for this silo and run, and agrees with
        the ledger
@@ -29,25 +31,27 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.errors import ClaimRefuted, LedgerError, LedgerTampered
-from fedmodel.ledger import Run, Standing, origin_of
+from fedmodel.ledger import Standing, origin_of
 from fedmodel.ledger.heads import open_head
-from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN, Event
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import small, up
-from scenarios.report.verifier import figures, planned, signed
+from scenarios.report.verifier import figures, planned, rounds, signed
 from scenarios.report.verifier.figures import Held
 from scenarios.report.verifier.holding import Found, hold, hold_rows
 from scenarios.report.verifier.keys import Keys, keys_of
 from scenarios.report.verifier.ledgers import check_names, check_newest, ledgers_of
 from scenarios.report.verifier.signers import check_models, check_signer
 from scenarios.runs import words
+from scenarios.runs.line_bounds import check_bounds
 
 NOT_RECOMPUTED: Final = (
     "PRV, the accountant of another library",
     "the page and the registry's entry: they are the files that were signed, and may say anything",
     "the audit",
-    "what else follows from scenario.toml than unit, records of a unit, delta and steps: the noise that was planned, by"
-    " which mechanism, under which trust, and that its hash is the one in the ledgers",
+    "what else follows from scenario.toml than unit, records of a unit, delta and steps: under which trust, that its"
+    " hash is the one in the ledgers, and, where ledgers are here, the noise that was planned, by which mechanism",
     "how budgets were spent over time",
     "figures of the model, which the server measured",
     "sentences, the claim's own too",
@@ -96,9 +100,8 @@ def _check(
 ) -> None:
     run, silos = report["run"], [row["silo"] for row in report["claim"]["silos"]]
     scenario = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
-    lines = _lines(folder / "metrics.jsonl")
-    if not any("failed" not in line for line in lines):
-        raise LedgerTampered("metrics.jsonl: has no whole round")
+    copy = run.get("copy_for") is not None
+    lines, besides = (read(folder, scenario, copy=copy) for read in (rounds.read, rounds.read_besides))
     ledgers: dict[str, Held] = {}
     if run.get("booked", False):
         _check_booked(folder, report, lines, found)
@@ -112,8 +115,9 @@ def _check(
         check_names(report, ledgers)
         _check_figures(report, ledgers, scenario)
         check_models(folder, report, ledgers, model, found)
-        numbered = [*lines, *_lines(folder / signed.BESIDES)]
-        _check_rounds(numbered, {one.silo: one.own for one in ledgers.values()}, planned.firsts(scenario))
+        runs = {one.silo: one.own for one in ledgers.values()}
+        rounds.check_charged([*lines, *besides], runs, planned.firsts(scenario))
+        _check_lines(lines, {silo: own.plan for silo, own in runs.items() if own is not None}, scenario)
         found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: {_FIGURES}"))
     _check_claim(report, ledgers, scenario)
     _check_summary(folder, report)
@@ -123,11 +127,6 @@ def _check(
     ]
     if (silos if run.get("copy_for") is None else list(run["silos"])) != scenario["federation"]["silos"]:
         raise ClaimRefuted("claim.silos: are not the silos of scenario.toml")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of rounds, none where there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenario: Mapping[str, Any]) -> None:
@@ -172,6 +171,9 @@ def _check_reported(
         raise ClaimRefuted("run.run: is not the number in run.json")
     if report["run"].get("name") not in (None, run.get("name")):
         raise ClaimRefuted("run.name: is not the name in run.json")
+    events = {silo: event_from_json(said["event"]) for silo, said in charges.items()}
+    for silo, event in events.items():
+        planned.check_event(scenario, silo, event)
     if scenario.get("besides"):
         found.claim = "NOT computed again"
         for row in report["claim"]["silos"]:
@@ -182,11 +184,12 @@ def _check_reported(
         _check_reported_figures(report, charges, scenario)
         counted = words.counted(len(report["claim"]["silos"]), "silo")
         found.items.append(("figures", f"of {counted} follow from what they reported: {_FIGURES}"))
+    _check_lines(lines, events, scenario)
     if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
         raise ClaimRefuted("scope: says what no report without a ledger can")
     for place, phase in enumerate(planned.phases(scenario, scenario["federation"]["silos"][0])):
         own = [line for line in lines if phase.first <= line["round"] < phase.first + phase.rounds]
-        _check_rounds(own, {silo: planned.rounds_of(said)[place] for silo, said in charges.items()})
+        rounds.check_charged(own, {silo: planned.rounds_of(said)[place] for silo, said in charges.items()})
     for head in report["integrity"]["ledgers"]:
         silo, public = head["silo"], keys.silos.get(head["silo"], b"")
         note = (folder / "server" / "heads" / silo).read_bytes()
@@ -203,11 +206,11 @@ def _check_reported(
 
 def _check_booked(folder: Path, report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], found: Found) -> None:
     """Refuse a report of a run without ledgers of which an update in a sum was not entered in its book."""
-    first, *entered = _lines(folder / signed.BOOK)
+    first, *entered = rounds.lines_of(folder / signed.BOOK)
     if first["run"] != report["run"]["run"] or first["signer"] != report["integrity"]["signer"]:
         raise LedgerTampered(f"{signed.BOOK}: is of another run or key than the report")
     charged = Counter(silo for line in entered for silo in line["charged"])
-    _check_rounds(lines, dict(charged))
+    rounds.check_charged(lines, dict(charged))
     found.claim = "NOT computed again"
     found.items.append(("ledgers", f"NONE was kept: {signed.BOOK} has a charge for each update in a sum"))
     found.gaps.append("simulated, and no ledger was kept: NO figure was computed again, and no silo signed anything")
@@ -225,37 +228,23 @@ def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any
             row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), delta)
             row, events = {**row, "epsilon_all_runs": claimed["epsilon_all_runs"]}, []
         else:
-            event, rounds = event_from_json(said["event"]), planned.rounds_of(said)
-            planned.check_event(scenario, silo, event)
-            each = zip(planned.phases(scenario, silo), rounds, strict=True)
+            reported = planned.rounds_of(said)
+            each = zip(planned.phases(scenario, silo), reported, strict=True)
             drawn = [times * phase.steps for phase, times in each]
-            events = planned.parts(scenario, silo, event) if any(rounds) else []
+            events = planned.parts(scenario, silo, event_from_json(said["event"])) if any(reported) else []
             row = figures.claim_reported(events, drawn, delta)
         hold(f"claim.silos[{silo}]", claimed, row, silo)
         follows = figures.accounting_row(events, delta, chosen=False, counted=counted)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
 
 
-def _check_rounds(
-    lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run | int | None], firsts: Sequence[int] = ()
-) -> None:
-    """Refuse whole rounds with an update in the sum that was not charged for, or not to the round's own part.
-
-    Args:
-        lines: Of the rounds.
-        charged: By silo, what its ledger holds of the run; or in how many rounds it reported a charge.
-        firsts: The first round of each part of the ledgers' reservations.
-    """
-    sums = Counter[str]()
-    for line in lines:
-        for silo in () if "failed" in line else set(line["cohort"]) - line["dropouts"].keys():
-            sums[silo] += 1
-            said = charged.get(silo)
-            held = {(one.round, one.part) for one in said.charges.values()} if isinstance(said, Run) else set()
-            number = line["round"]
-            part = sum(first <= number for first in firsts) - 1
-            if (number, part) not in held and (not isinstance(said, int) or sums[silo] > said):
-                raise LedgerTampered(f"silo {silo}: its update is in round {number}, and no charge for it is here")
+def _check_lines(lines: Sequence[Mapping[str, Any]], events: Mapping[str, Event], scenario: Mapping[str, Any]) -> None:
+    """Refuse lines that say another epsilon of a silo's whole plan than follows from its event of the first phase."""
+    costs = {}
+    for silo, event in events.items():
+        whole = [*planned.parts(scenario, silo, event), *planned.besides(scenario)]
+        costs[silo] = accounting.epsilon(whole, planned.delta(scenario, silo), accounting.COARSE_GRID)
+    check_bounds(lines, costs, hidden=planned.noise_name(scenario) == EXPERIMENT)
 
 
 def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenario: Mapping[str, Any]) -> None:
@@ -276,6 +265,8 @@ def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenari
             hold("claim", claim, {"unit": scope.unit, "max_records": scope.max_records}, f"the ledger of {silo!r}")
     if claim["protects"] and None in epsilons:
         raise ClaimRefuted("claim.protects: true stands, and of a silo nothing is bounded")
+    if not planned.protects(scenario) and (claim["protects"] or claim["epsilon"] is not None):
+        raise ClaimRefuted("claim: says that it protects, and by scenario.toml noise is left out or is from a seed")
 
 
 def _claim_in_words(report: Mapping[str, Any]) -> str:

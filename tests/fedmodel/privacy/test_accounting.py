@@ -340,6 +340,28 @@ def test_calibration_for_a_unit_meets_its_target_and_hardly_more(tiny_file: obje
         accounting.calibrate(2.0, 1e-4, 0.1, 50, max_records=0)
 
 
+@pytest.mark.parametrize(
+    ("target", "rate", "steps", "delta"),
+    [(0.1, 0.5, 4, 1e-3), (0.05, 0.01, 100, 1e-6), (0.01, 1.0, 1, 1e-5)],
+)
+def test_noise_that_is_calibrated_has_none_to_spare_and_a_thousandth_more_has(
+    target: float, rate: float, steps: int, delta: float
+) -> None:
+    def spares(noise: float) -> bool:
+        return accounting.spares_noise(noise, target, delta, lambda less: [event(less, rate, steps)])
+
+    found = accounting.calibrate(target, delta, rate, steps)
+    assert [spares(factor * found) for factor in (0.5, 0.999, 1.0, 1.001, 2.0, 1000.0)] == [False] * 3 + [True] * 3
+
+
+def test_the_least_noise_that_an_event_may_have_is_none_to_spare() -> None:
+    def spares(noise: float) -> bool:
+        return accounting.spares_noise(noise, 900.0, 1e-5, lambda less: [event(less, 0.01, 1)])
+
+    assert accounting.calibrate(900.0, 1e-5, 0.01, 1) == 0.2
+    assert [spares(noise) for noise in (0.2, 0.2001, 1e6)] == [False, True, True]
+
+
 def test_a_target_is_of_what_is_released_besides_too(tiny_file: Path) -> None:
     """Training gets so much more noise that both together meet it, and hardly more."""
     settings = ["privacy.noise_multiplier=", "privacy.epsilon=2.0", "privacy.unit=person", "privacy.max_records=3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -251,10 +252,22 @@ def test_what_silos_reported_cannot_be_less_than_the_sums_have(kits: Federation,
 
 
 @pytest.mark.parametrize(
-    ("figure", "said"), [("steps", 1), ("sample_rate", 0.25), ("denominator", 3), ("max_records", 2)]
+    ("figure", "said"),
+    [
+        ("steps", 1),
+        ("sample_rate", 0.25),
+        ("denominator", 3),
+        ("max_records", 2),
+        ("noise_multiplier", 200.0),
+        ("noise_multiplier", 2.0000001),
+        ("max_grad_norm", 0.001),
+        ("mechanism", "gaussian"),
+        ("noise_source", "seeded-unsafe"),
+        ("realised_sample_rate", 0.6),
+    ],
 )
-def test_lots_that_are_not_the_scenarios_are_refused(kits: Federation, figure: str, said: float) -> None:
-    """Fewer steps and smaller lots would have a smaller epsilon."""
+def test_an_event_that_is_not_the_scenarios_is_refused(kits: Federation, figure: str, said: object) -> None:
+    """Fewer steps, smaller lots and more noise would have a smaller epsilon."""
     path = run_of(kits) / "charges.json"
     told = json.loads(path.read_bytes())
     event = json.loads(told["south"]["event"])
@@ -265,6 +278,65 @@ def test_lots_that_are_not_the_scenarios_are_refused(kits: Federation, figure: s
     kits.unlock("server")
     with pytest.raises(LedgerTampered, match=f"silo south charged {figure} {said} for a round, where the scenario has"):
         deployed.server_report(kits.kit("server"), RUN, page)
+    assert_not_signed_elsewhere(kits, f"charges.json: south: {figure} {said} stands, and scenario.toml says ")
+
+
+def assert_not_signed_elsewhere(kits: Federation, words: str) -> None:
+    """A folder that a server of other code signed all the same, with hashes that fit, is refused by both verifiers."""
+    folder = run_of(kits)
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    with pytest.raises(FedmodelError):
+        build.verify(folder, render=page)
+    with pytest.raises(FedmodelError, match=re.escape(words)):
+        verifier.verify(folder)
+
+
+@pytest.mark.parametrize("form", ["by silo", "together", "under the label"])
+def test_an_epsilon_in_a_rounds_line_is_that_of_the_charges(kits: Federation, form: str) -> None:
+    path = run_of(kits) / "metrics.jsonl"
+    *lines, last = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    true = last["epsilon"]["north"]
+    lies: dict[str, dict[str, object]] = {
+        "by silo": {"epsilon": {**last["epsilon"], "north": 0.0123}},
+        "together": {"epsilon": [[true, 2], [0.0123, 1]]},
+        "under the label": {"epsilon_if_noise_were_secret": {"north": true}},
+    }
+    for told, holds in (({"epsilon": [[true, 3]]}, True), (lies[form], False)):
+        text = "".join(f"{json.dumps(line)}\n" for line in (*lines, {**last, **told}))
+        path.write_text(text, encoding="utf-8")
+        kits.unlock("server")
+        if holds:
+            deployed.server_report(kits.kit("server"), RUN, page)
+            verifier.verify(run_of(kits))
+            continue
+        with pytest.raises(ClaimRefuted, match=r"metrics\.jsonl: round 2: epsilon.* is not what follows"):
+            deployed.server_report(kits.kit("server"), RUN, page)
+        assert_not_signed_elsewhere(kits, "metrics.jsonl: round 2: epsilon")
+
+
+def test_a_scenario_that_was_changed_with_the_charges_is_found_by_the_silo_alone(kits: Federation) -> None:
+    """Nothing in the server's folder that a silo signed names the scenario: `docs/report.md` says so."""
+    folder = run_of(kits)
+    scenario = read_scenario(str(folder / "scenario.toml"), ["privacy.noise_multiplier=20.0"])
+    (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
+    (folder / "model.json").write_bytes(describe(scenario, scenario_hash(scenario)).written())
+    told = json.loads((folder / "charges.json").read_bytes())
+    for said in told.values():
+        event = {**json.loads(said["event"]), "noise_multiplier": 20.0}
+        said["event"] = json.dumps(event, sort_keys=True, separators=(",", ":"))
+    (folder / "charges.json").write_text(json.dumps(told), encoding="utf-8")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    text = "".join(f"{json.dumps({**line, 'epsilon': {}})}\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+    (folder / "summary.json").unlink()
+    kits.unlock("server")
+    deployed.server_report(kits.kit("server"), RUN, page)
+    epsilon = build.verify(folder, render=page).report.claim.epsilon
+    assert epsilon is not None
+    assert epsilon < 0.2
+    verifier.verify(folder)
+    with pytest.raises(LedgerError, match="its ledger holds no run .* of this scenario"):
+        north_again(kits)
 
 
 def test_a_head_that_the_silo_did_not_sign_is_refused(kits: Federation) -> None:

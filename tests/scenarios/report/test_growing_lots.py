@@ -19,7 +19,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import event_to_json
 from scenarios.report import build, deployed, gather
 from scenarios.report.page.render import render
-from scenarios.report.verifier import planned, verify
+from scenarios.report.verifier import planned, rounds, verify
 from scenarios.runs import inspection
 from scenarios.runs import reported as of_server
 from scenarios.runs.ledgers import SiloLedger
@@ -127,7 +127,7 @@ def test_a_round_has_to_be_charged_to_its_own_phase(part: int, grown: Path, monk
     }
     for check in (
         lambda: build.gather(grown),
-        lambda: verify._check_rounds(lines, held, planned.firsts(scenario)),
+        lambda: rounds.check_charged(lines, held, planned.firsts(scenario)),
     ):
         with nullcontext() if part == 2 else pytest.raises(LedgerTampered, match=rf"in round {part + 2}.* no charge"):
             check()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedmodel import plans
-from fedmodel.config import scenario_from_json, scenario_to_toml
+from fedmodel.config import Scenario, scenario_from_json, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
 from fedmodel.ledger import Asked, Ledger
+from fedmodel.privacy.events import Event, event_to_json
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from scenarios.report import build, deployed
@@ -23,6 +25,7 @@ from scenarios.report.page import signing
 from scenarios.report.page_check import PAGE
 from scenarios.report.verifier import ledgers, planned, program, signed, verify
 from scenarios.report.verifier.holding import Found
+from scenarios.runs import reported as of_server
 from tests.deployments import RUN, SILOS
 from tests.deployments import deployed as deployment
 from tests.federations import Federation
@@ -108,9 +111,13 @@ def test_jobs_besides_training_are_held_to_the_ledgers_too(tmp_path: Path) -> No
     build.build(run, page)
     assert len(verify.verify(run).gaps) == 4
     line = json.loads((run / "besides.jsonl").read_text(encoding="utf-8"))
-    (run / "besides.jsonl").write_text(json.dumps({**line, "round": 9}) + "\n", encoding="utf-8")
-    sign_again(run, build.read_report(run).report, read_identity(run / "server"))
-    assert "its update is in round 9, and no charge for it is here" in str(refusal(run))
+    for other, why in (
+        ({"round": 9}, "besides.jsonl: has round 9, and scenario.toml plans 1 there, from 3"),
+        ({"charged": ["north", "west"]}, "silo south: its update is in round 3 of besides.jsonl, which does not say"),
+    ):
+        (run / "besides.jsonl").write_text(json.dumps({**line, **other}) + "\n", encoding="utf-8")
+        sign_again(run, build.read_report(run).report, read_identity(run / "server"))
+        assert why in str(refusal(run))
 
 
 def test_constants_are_those_of_the_report(built: Path) -> None:
@@ -203,6 +210,8 @@ def test_an_update_that_nobody_paid_for_is_found(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     lines[-1]["round"] = 3
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    text = (run / "scenario.toml").read_text(encoding="utf-8")
+    (run / "scenario.toml").write_text(text.replace("rounds = 2", "rounds = 3", 1), encoding="utf-8")
     sign_again(run, build.read_report(run).report, read_identity(run / "server"))
     assert "its update is in round 3, and no charge for it is here" in str(refusal(run))
 
@@ -261,6 +270,15 @@ OTHER_PLANS = {
     "one silo's delta": (
         "[privacy]", "[privacy.silo.south]\ndelta = 1e-06\n\n[privacy]", "claim.silos[south].epsilon"
     ),
+    "noise": ("noise_multiplier = 2.0", "noise_multiplier = 1.0", "charges.json: north: noise_multiplier 2.0 stands"),
+    "target": ("noise_multiplier = 2.0", "epsilon = 9.0", "noise_multiplier 2.0 stands, more than the target epsilon"),
+    "one silo's noise": (
+        "[privacy]", "[privacy.silo.south]\nnoise_multiplier = 1.0\n\n[privacy]", "charges.json: south: noise_mult"
+    ),
+    "clip": ("max_grad_norm = 1.0", "max_grad_norm = 5.0", "charges.json: north: max_grad_norm 1.0 stands"),
+    "mechanism": ("[privacy]", '[privacy]\nmechanism = "gaussian"', "charges.json: north: mechanism dp-sgd stands"),
+    "source": ('noise = "os"', 'noise = "seeded-unsafe"', "charges.json: north: noise_source os stands"),
+    "baseline": ("[privacy]", '[privacy]\nbaseline = "no-noise"', "charges.json: north: mechanism dp-sgd stands"),
 }  # fmt: skip
 
 
@@ -276,6 +294,121 @@ def test_a_servers_report_of_another_plan_than_the_scenarios_is_found(plan: str,
     error = refusal(folder)
     assert isinstance(error, ClaimRefuted)
     assert why in str(error)
+
+
+@pytest.mark.parametrize(
+    ("was", "would"),
+    [
+        ('noise = "os"', 'noise = "seeded-unsafe"'),
+        ('noise = "os"', 'noise = "experiment"'),
+        ("[privacy]", '[privacy]\nbaseline = "no-noise"'),
+    ],
+)
+@pytest.mark.parametrize("protects", [True, False])
+def test_of_noise_that_is_known_or_left_out_nothing_is_claimed(was: str, would: str, protects: bool, run: Path) -> None:
+    """The ledgers say that noise was secret, and the report is of a scenario in which it is not."""
+    text = (run / "scenario.toml").read_text(encoding="utf-8")
+    assert was in text
+    (run / "scenario.toml").write_text(text.replace(was, would, 1), encoding="utf-8")
+    report = build.read_report(run).report
+    changed = report.model_copy(update={"claim": report.claim.model_copy(update={"protects": protects})})
+    sign_again(run, changed, read_identity(run / "server"))
+    # Of an experiment's noise lines of rounds have another label, which is looked at first.
+    assert any(
+        why in str(refusal(run)) for why in ("claim: says that it protects", "if_noise_were_secret", ": epsilon: ")
+    )
+
+
+def test_of_a_seeded_run_its_servers_report_claims_nothing(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Silos' charges that say another source are refused, whatever the report says; the honest report holds."""
+    made = deployment(tmp_path_factory, ["privacy.noise=seeded-unsafe"]).copy(tmp_path / "kits")
+    key, folder = made.unlock("server").identity, run_of(made)
+    deployed.server_report(made.kit("server"), RUN, any_page)
+    assert verify.verify(folder).claim == "nothing: no noise was added, it was seeded, or there is no bound"
+    report = build.read_report(folder).report
+    protects = report.model_copy(update={"claim": report.claim.model_copy(update={"protects": True})})
+    sign_again(folder, protects, key)
+    assert "claim.protects: true stands" in str(refusal(folder))
+    charges = json.loads((folder / "charges.json").read_bytes())
+    for said in charges.values():
+        event = {**json.loads(said["event"]), "noise_source": "os"}
+        said["event"] = json.dumps(event, sort_keys=True, separators=(",", ":"))
+    (folder / "charges.json").write_text(json.dumps(charges), encoding="utf-8")
+    for claimed in (report, protects):
+        sign_again(folder, claimed, key)
+        assert "noise_source os stands, and scenario.toml says seeded-unsafe" in str(refusal(folder))
+    with pytest.raises(LedgerTampered, match="charged noise_source os for a round"):
+        build.verify(folder, render=any_page)
+
+
+def test_a_round_past_the_scenarios_last_is_found(kits: Federation) -> None:
+    """It is in no phase, and so is checked against no charge."""
+    folder = run_of(kits)
+    *_, last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**json.loads(last), "round": 3}) + "\n")
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    assert str(refusal(folder)) == "metrics.jsonl: has round 3, and scenario.toml plans 2 there, from 1"
+
+
+PLANS = {
+    "declared": "",
+    "a target": "noise_multiplier=-\nepsilon=4.0",
+    "a silo's own target": "[privacy.silo.south]\nepsilon = 3.0\nsample_rate = 0.3",
+    "a silo's own noise": "noise_multiplier=-\nepsilon=4.0\n[privacy.silo.south]\nnoise_multiplier = 1.5",
+    "seeded": 'noise = "seeded-unsafe"\nsample_rate = 0.3',
+    "another mechanism": 'mechanism = "gaussian"',
+    "without noise": 'baseline = "no-noise"',
+    "without noise or clip": 'baseline = "no-noise-no-clip"\nnoise_multiplier=-\nepsilon=4.0',
+    "jobs besides": (
+        'noise_multiplier=-\nepsilon=4.0\nunit = "person"\nmax_records = 3\n[besides.label-counts]\n'
+        "noise_multiplier=19.0\nbound=40.0"
+    ),
+    "lots that grow": "noise_multiplier=-\nepsilon=4.0\n[training]\nlots = [{from_round = 2, times = 1.5}]",
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_event_that_silos_plan_is_passed_and_one_of_more_noise_is_not(plan: str, tmp_path: Path) -> None:
+    """By both verifiers, whatever a scenario says of noise."""
+    settings = PLANS[plan]
+    scenario = scenario_of(settings)
+    plain, path = tomllib.loads(scenario_to_toml(scenario)), tmp_path / "charges.json"
+    asked = scenario.plan("south")
+    first, *_ = whole = plans.planned_parts(scenario, "south")
+    event = first.times(asked.steps_per_round)
+
+    def checks(said: Event) -> Iterator[Callable[[], object]]:
+        reported = {"event": event_to_json(said), "rounds": [1, 1] if asked.lots else 2}
+        yield lambda: planned.check_event(plain, "south", said)
+        yield lambda: of_server._run(path, scenario, "south", reported)
+
+    for check in checks(event):
+        check()
+    assert [*planned.parts(plain, "south", event), *planned.besides(plain)] == list(whole)
+    if event.noise_multiplier:
+        for check in checks(replace(event, noise_multiplier=1.001 * event.noise_multiplier)):
+            with pytest.raises(FedmodelError, match=r"south.* noise_multiplier"):
+                check()
+    secret = DpSgdEvent(
+        9.0, 1.0, asked.sample_rate, asked.steps_per_round, asked.expected_batch_size, max_records=asked.max_records
+    )
+    for check in checks(secret):
+        with pytest.raises(
+            FedmodelError, match=r"south.* (noise_multiplier|noise_source|realised_sample_rate|mechanism)"
+        ):
+            check()
+
+
+def scenario_of(more: str) -> Scenario:
+    """Return the masked scenario with some lines of privacy, where "-" takes a key away, and of other sections."""
+    text = tomllib.loads(MASKED)
+    added = tomllib.loads("[privacy]\n" + more.replace("=-", '="-"'))
+    for section, keys in added.items():
+        text[section] = {key: said for key, said in {**text.get(section, {}), **keys}.items() if said != "-"}
+    return scenario_from_json(json.dumps(text))
 
 
 @pytest.mark.parametrize(
