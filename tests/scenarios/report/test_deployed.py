@@ -335,7 +335,7 @@ def test_a_scenario_that_was_changed_with_the_charges_is_found_by_the_silo_alone
     assert epsilon is not None
     assert epsilon < 0.2
     verifier.verify(folder)
-    with pytest.raises(LedgerError, match="its ledger holds no run .* of this scenario"):
+    with pytest.raises(LedgerError, match=r"its ledger holds no run .* of this scenario"):
         north_again(kits)
 
 
