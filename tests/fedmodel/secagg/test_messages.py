@@ -397,7 +397,7 @@ def test_a_right_signature_is_checked_once_and_a_wrong_one_each_time(kind: type)
     """Whoever else reads the very same short message has it checked; one changed bit, or another key, is read anew."""
     place, data = (
         place_of(run=RUN + 1),
-        message_of(kind).sign(place_of(run=RUN + 1), FEDERATIONS[Suite.CLASSIC].identities[1]),
+        message_of(kind).sign(place_of(run=RUN + 1), FEDERATIONS[Suite.CLASSIC].identities[2]),
     )
     with mock.patch.object(messages, "verify", side_effect=messages.verify) as checked:
         for _ in range(3):
@@ -409,13 +409,13 @@ def test_a_right_signature_is_checked_once_and_a_wrong_one_each_time(kind: type)
         assert checked.call_count == 3
         kind.read(data, place)
         assert checked.call_count == 3
-        others = message_of(kind).sign(place, FEDERATIONS[Suite.CLASSIC].identities[2])
+        others = message_of(kind).sign(place, FEDERATIONS[Suite.CLASSIC].identities[3])
         assert refusal(kind.read, others, place) is Rule.BAD_SIGNATURE
 
 
 def test_a_long_message_is_not_kept() -> None:
     place = place_of()
-    data = Share(2, b"u" * 32, 3, b"e" * 3000, ()).sign(place, FEDERATIONS[Suite.CLASSIC].identities[1])
+    data = Share(2, b"u" * 32, 3, b"e" * 3000, ()).sign(place, FEDERATIONS[Suite.CLASSIC].identities[2])
     with mock.patch.object(messages, "verify", side_effect=messages.verify) as checked:
         for _ in range(2):
             place.open(Kind.SHARE, data)
