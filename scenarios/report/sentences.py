@@ -349,6 +349,8 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
         (scenario.data.is_dealt,
          "The declared ranges by which features are scaled: whatever they were chosen by, no run pays for it."),
         (gathered.audit is not None, "How many records each silo held: the audit's figures on lots tell it."),
+        (bool(scenario.model.cut_to), "How long the texts of a step are, from how long the step takes: each is computed"
+                                      " at the first of model.lengths that it fits into."),
         (scenario.faults is not None, "Faults were rehearsed: silos were made to vanish."),
     ]  # fmt: skip
     return tuple(text for applies, text in found if applies)

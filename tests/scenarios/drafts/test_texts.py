@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 SAID = ("--data=texts", "--base=base", "--labels=home,ward", "--silos=a,b,c", "--records=40:90", "--epsilon=8")
 
 LESS = ("--no-report", "--set", "rounds=1", "--set", "training.max_physical_batch=4", "--set", "data.length=16",
-        "--set", "privacy.sample_rate=0.1")  # fmt: skip
+        "--set", "privacy.sample_rate=0.1", "--set", "model.lengths=[5, 8]")  # fmt: skip
 
 
 @pytest.fixture

@@ -147,6 +147,13 @@ def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> 
         assert not [one for one in of(gathered) if "lots tell" in one or "other audits" in one]
 
 
+def test_lengths_of_rows_are_told_by_time_where_there_are_several(gathered: Gathered) -> None:
+    for cuts in ((), (16, 32)):
+        scenario = gathered.scenario.model_copy(update={"model": SimpleNamespace(cut_to=cuts)})
+        found = sentences.not_protected(replace(gathered, scenario=scenario))
+        assert sum("How long the texts of a step are" in one for one in found) == len(cuts[:1])
+
+
 def counting(gathered: Gathered) -> Gathered:
     """Return the same of a run that told counts besides training."""
     jobs = {"label-counts": BesidesConfig(noise_multiplier=4.0, bound=50.0)}

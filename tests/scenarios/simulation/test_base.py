@@ -51,7 +51,8 @@ def test_a_run_sends_and_saves_adapters_alone_and_its_report_says_what_the_base_
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = _RUNNER.invoke(app, ["simulate", str(written), "--out", "run", "--json"])
+    at_lengths = ["--set", "model.lengths=[5, 6]"]  # of "bad 0", "good 0", and what is longer
+    run = _RUNNER.invoke(app, ["simulate", str(written), *at_lengths, "--out", "run", "--json"])
     assert run.exit_code == 0, run.output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # Two layers, each with an adapter of 2 x 32 and 32 x 2, and a head of one output.
@@ -70,6 +71,7 @@ def test_a_run_sends_and_saves_adapters_alone_and_its_report_says_what_the_base_
     assert "every figure of its report follows from the folder" in verified.output
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"(SHA-256 {tomllib.loads(resolved)['model']['sha256']})" in page
+    assert "How long the texts of a step are, from how long the step takes" in page
 
 
 def test_texts_are_read_by_the_bases_own_tokenizer_and_by_no_other(written: Path, tmp_path: Path) -> None:
