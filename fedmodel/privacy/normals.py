@@ -55,8 +55,8 @@ def nearest(words_2W: Tensor, ratio: float) -> Tensor:
     values_2W, sure_W = _values(words_2W, ratio)
     steps_2W = values_2W.round()
     apart_2W = _are_under(values_2W.sub_(steps_2W).abs_(), 0.5 - ratio * _APART)
-    xp, open_W = _quickest((sure_W & apart_2W[0] & apart_2W[1]).logical_not_())
-    open_U = xp.argwhere(open_W)[:, 0]
+    xp, _ = _quickest(steps_2W)
+    open_U = xp.argwhere(~(sure_W & apart_2W[0] & apart_2W[1]))[:, 0]
     if len(open_U):
         radii_U, angles_U = words_2W[:, open_U].tolist()
         decided = [nearest_pair(*words, _BITS, ratio) for words in zip(radii_U, angles_U, strict=True)]
@@ -103,8 +103,8 @@ def _tried() -> Tensor:
     return words_2W + torch.randint(0, 1 << 9, (2, _TRIED), generator=made_up)  # bits that float64 rounds away
 
 
-def _values(words_2W: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Return what float64 makes of words, `(2, W)`, and of which pairs the bound holds, `(W,)`."""
+def _values(words_2W: Tensor, ratio: float) -> tuple[Tensor, Any]:
+    """Return what float64 makes of words, `(2, W)`, and of which pairs the bound holds, of the quickest kind."""
     share_W = words_2W[0].bitwise_and_(_NO_SIGN).double().mul_(2.0**-_BITS)
     sure_W = _are_under((share_W - 0.5).abs_(), 0.5 - _RARE)
     radius_W = share_W
@@ -113,14 +113,19 @@ def _values(words_2W: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
         xp.log(numbers_W, out=numbers_W)
     radius_W.mul_(-2.0 * ratio * ratio)
     xp.sqrt(numbers_W, out=numbers_W)
-    angle_W = words_2W[1].double().mul_(math.pi * 2.0**-_BITS)
-    return torch.stack([angle_W.cos(), angle_W.sin_()]).mul_(radius_W), sure_W
+    values_2W = torch.empty(words_2W.shape, dtype=torch.float64, device=words_2W.device)
+    cosine_W, sine_W = values_2W
+    # Converted first: torch multiplies whole numbers by a fraction in float32.
+    sine_W.copy_(words_2W[1]).mul_(math.pi * 2.0**-_BITS)
+    cosine_W.copy_(sine_W).cos_()
+    sine_W.sin_()
+    return values_2W.mul_(radius_W), sure_W
 
 
-def _are_under(values: Tensor, bound: float) -> Tensor:
-    """Return which values are under a bound."""
+def _are_under(values: Tensor, bound: float) -> Any:
+    """Return which values are under a bound, of the quickest kind."""
     xp, numbers = _quickest(values)
-    return torch.as_tensor(xp.less(numbers, bound))
+    return xp.less(numbers, bound)
 
 
 def _quickest(values: Tensor) -> tuple[Any, Any]:
