@@ -54,8 +54,12 @@ _Share = tuple[int, Sequence[str], NDArray[np.float32], bytes, int]
 
 
 def are_forked(device: torch.device) -> bool:
-    """Return whether processes that train on a device are forked: on a processor, under Linux."""
-    return device.type == "cpu" and sys.platform.startswith("linux")
+    """Return whether processes that train on a device are forked: on a processor, under Linux, by no daemon of Python.
+
+    A worker of a `multiprocessing.Pool` is one, as of whoever sweeps over scenarios, and may have no processes.
+    """
+    daemon = multiprocessing.current_process().daemon
+    return device.type == "cpu" and sys.platform.startswith("linux") and not daemon
 
 
 def one_by_one(scenario: Scenario, device: torch.device) -> Trainer:

@@ -174,6 +174,13 @@ def test_each_process_has_its_own_pipe_alone_and_ends_when_nobody_can_ask_it(sce
             assert process.exitcode == 0
 
 
+def test_a_worker_of_a_pool_which_may_have_no_processes_trains_by_itself() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(over_cores.are_forked, (CPU,)) is False
+    assert over_cores.are_forked(CPU) is True
+    assert over_cores.are_forked(torch.device("cuda")) is False
+
+
 def test_a_process_whose_parent_was_gone_before_it_could_be_said_ends_at_once() -> None:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(
