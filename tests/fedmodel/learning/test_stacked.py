@@ -220,3 +220,16 @@ def test_a_physical_batch_of_too_many_rows_is_refused_whatever_is_in_it(hidden: 
     batch = torch.zeros(5, 4095, 4), torch.zeros(5, 4095, dtype=torch.long), torch.zeros(5, 4095, dtype=torch.bool)
     with pytest.raises(PrivacyError, match="4095 rows, and 4094 are added up"):
         sums_of(stack, iter([batch]), losses_of(hidden), CLIP, UNIT)
+
+
+def test_what_is_measured_is_the_model_as_it_is_now(hidden: Scenario) -> None:
+    """Memory is kept from pass to pass: nothing of another model, of other records or of more of them is left in it."""
+    gradients = measured(hidden)
+    x_N, y_N, _ = records()
+    for seed, count in ((1, 4), (2, 2), (3, 3)):
+        vectors.load(gradients.module, vectors.flatten(build_model(hidden.model, hidden.data.shape, seed)))
+        afresh = measured(hidden)
+        vectors.load(afresh.module, vectors.flatten(gradients.module))
+        found = gradients.of(x_N[seed : seed + count], y_N[seed : seed + count], np.arange(count))
+        right = afresh.of(x_N[seed : seed + count], y_N[seed : seed + count], np.arange(count))
+        assert all(torch.equal(one, other) for one, other in zip(found, right, strict=True))
