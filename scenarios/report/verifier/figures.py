@@ -112,6 +112,16 @@ def _figures(claimed: Sequence[Event], told: dict[str, Any], delta: float, *, ch
     }
 
 
+def charged(event: Event | None, steps: int) -> dict[str, Any]:
+    """Return what a report says that a silo was charged for each step; nothing of a silo that took none."""
+    names = {"sample_rate_realised": "realised_sample_rate"}
+    said = ("noise_multiplier", "max_grad_norm", "sample_rate_realised", "denominator", "sampler", "noise_source")
+    return {
+        "steps_charged": steps,
+        **{name: getattr(event, names.get(name, name)) if event is not None and steps else None for name in said},
+    }
+
+
 @lru_cache(maxsize=64)
 def _besides(events: tuple[Event, ...], delta: float) -> tuple[float | None, float | None]:
     """Return mu and the largest advantage, on the coarse grid."""

@@ -71,9 +71,41 @@ def firsts(scenario: Mapping[str, Any]) -> list[int]:
     return [*begun, *(int(scenario["rounds"]) + place for place, _ in enumerate(scenario.get("besides", {}), start=1))]
 
 
-def rounds_of(said: Mapping[str, Any]) -> list[int]:
-    """Return in how many rounds of each phase a silo reported a charge."""
-    return list(said["rounds"]) if isinstance(said["rounds"], list) else [int(said["rounds"])]
+def rounds_of(scenario: Mapping[str, Any], silo: str, said: Mapping[str, Any]) -> list[int]:
+    """Return in how many rounds of each phase a silo reported a charge.
+
+    Raises:
+        ClaimRefuted: When they are not of the scenario's phases, or more than one has.
+    """
+    told = list(said["rounds"]) if isinstance(said["rounds"], list) else [said["rounds"]]
+    planned = [phase.rounds for phase in phases(scenario, silo)]
+    if len(told) != len(planned) or not all(
+        type(times) is int and 0 <= times <= most for times, most in zip(told, planned, strict=True)
+    ):
+        raise ClaimRefuted(f"charges.json: {silo}: {said['rounds']} rounds stand, and scenario.toml plans {planned}")
+    return told
+
+
+def drawn(scenario: Mapping[str, Any], silo: str, said: Mapping[str, Any] | None) -> list[int]:
+    """Return the steps of each phase that a silo reported to have charged; none where it reported nothing."""
+    if said is None:
+        return []
+    each = zip(phases(scenario, silo), rounds_of(scenario, silo, said), strict=True)
+    return [times * phase.steps for phase, times in each]
+
+
+def mechanism(scenario: Mapping[str, Any], silo: str) -> dict[str, Any]:
+    """Return what a report says that was planned at a silo; without the noise where a target says it."""
+    event, asked = _round_of(scenario, silo), phases(scenario, silo)
+    noise = {"noise_multiplier_planned": float(event["noise_multiplier"])} if "noise_multiplier" in event else {}
+    return {
+        "mechanism": event["mechanism"],
+        "max_grad_norm_planned": event["max_grad_norm"],
+        "sample_rate_planned": event["sample_rate"],
+        "steps_planned": sum(phase.rounds * phase.steps for phase in asked),
+        "denominator_planned": event["denominator"],
+        **noise,
+    }
 
 
 def delta(scenario: Mapping[str, Any], silo: str) -> float:
@@ -144,7 +176,7 @@ def _round_of(scenario: Mapping[str, Any], silo: str) -> dict[str, Any]:
         "realised_sample_rate": realised_rate(first.sample_rate, drawn_from),
         "denominator": first.divisor,
         "max_records": whose(scenario)["max_records"],
-        "max_grad_norm": None if baseline == "no-noise-no-clip" else privacy["max_grad_norm"],
+        "max_grad_norm": None if baseline == "no-noise-no-clip" else float(privacy["max_grad_norm"]),
         "noise_source": noise_name(scenario),
         "drawn_from": drawn_from,
     }

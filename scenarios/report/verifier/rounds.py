@@ -21,32 +21,36 @@ from scenarios.report.verifier import signed
 METRICS: Final = "metrics.jsonl"
 
 
-def read(folder: Path, scenario: Mapping[str, Any], *, copy: bool) -> list[dict[str, Any]]:
+def read(folder: Path, scenario: Mapping[str, Any], silos: Sequence[str], *, copy: bool) -> list[dict[str, Any]]:
     """Return the lines of the rounds that trained.
 
     Args:
         folder: The report's.
         scenario: Of the run.
+        silos: Of whom the report is.
         copy: Whether it is one silo's, in which the others in a sum are a number.
 
     Raises:
-        LedgerTampered: When one is of no round of the plan or is no sum of enough silos, or none is whole.
+        LedgerTampered: When one is of no round of the plan or is no sum of enough of the silos, or none is whole.
     """
     lines, last = lines_of(folder / METRICS), int(scenario["rounds"])
-    _check(METRICS, lines, scenario, range(1, last + 1), copy=copy)
+    _check(METRICS, lines, scenario, range(1, last + 1), silos, copy=copy)
     if not any("failed" not in line for line in lines):
         raise LedgerTampered(f"{METRICS}: has no whole round")
     return lines
 
 
-def read_besides(folder: Path, scenario: Mapping[str, Any], *, copy: bool) -> list[dict[str, Any]]:
+def read_besides(
+    folder: Path, scenario: Mapping[str, Any], silos: Sequence[str], *, copy: bool
+) -> list[dict[str, Any]]:
     """Return the lines of the jobs besides training, a round each; none where there were none.
 
     Raises:
         LedgerTampered: As `read` does; or when a silo is in a sum that the line does not say it charged.
     """
     lines, last = lines_of(folder / signed.BESIDES), int(scenario["rounds"])
-    _check(signed.BESIDES, lines, scenario, range(last + 1, last + 1 + len(scenario.get("besides", {}))), copy=copy)
+    due = range(last + 1, last + 1 + len(scenario.get("besides", {})))
+    _check(signed.BESIDES, lines, scenario, due, silos, copy=copy)
     for line in lines:
         for silo in sorted(_summed(line) - set(line["charged"])):
             raise LedgerTampered(
@@ -92,11 +96,18 @@ def _summed(line: Mapping[str, Any]) -> set[str]:
 
 
 def _check(
-    file: str, lines: Sequence[Mapping[str, Any]], scenario: Mapping[str, Any], planned: range, *, copy: bool
+    file: str,
+    lines: Sequence[Mapping[str, Any]],
+    scenario: Mapping[str, Any],
+    planned: range,
+    silos: Sequence[str],
+    *,
+    copy: bool,
 ) -> None:
     """Refuse rounds that the plan does not have or that do not rise, and whole ones of fewer silos than are asked for.
 
-    What is not checked against a phase is checked against no charge; and a sum of nobody is charged to nobody.
+    What is not checked against a phase is checked against no charge; and a sum of nobody, or of whom nobody knows, is
+    charged to no silo.
     """
     least, before = int(scenario["federation"]["min_silos"]), planned.start - 1
     for line in lines:
@@ -108,6 +119,8 @@ def _check(
         if number <= before:
             raise LedgerTampered(f"{file}: its rounds do not rise: {number} follows {before}")
         before = number
+        if others := sorted(set(line["cohort"]) - set(silos)):
+            raise LedgerTampered(f"{file}: round {number} has {others[0]} in its cohort, of whom this report is not")
         if "failed" in line:
             continue
         summed = line["summed"]

@@ -7,10 +7,11 @@
     4. rounds are those of scenario.toml, and each whole one is a sum of as many silos as that asks for; each silo in
        the sum has a charge in its ledger, to the round's own part of what it reserved, or reported one; of a run that
        kept no ledger, the book has one, and none of what 5 says is computed again
-    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve; and
-       the epsilons in the lines of rounds. Unit and records of a unit are those of scenario.toml. Where no ledger is
-       here, so are delta, the plan's steps and what silos reported of a round: lots, clip, mechanism, source of noise,
-       and noise, at most what a target needs. Nothing is claimed of a run whose noise is from a seed or left out
+    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve; so
+       do what was done at each silo, as planned and as charged, and the epsilons in the lines of rounds. Unit and
+       records of a unit are those of scenario.toml. Where no ledger is here, so are delta, the plan's steps and what
+       silos reported of a round: lots, clip, mechanism, source of noise, and noise, at most what a target needs.
+       Nothing is claimed of a run whose noise is from a seed or left out
     6. `summary.json` says the same epsilon and steps
     7. in a silo's own folder: the server's report is signed by the server, is for this silo and run, and agrees with
        the ledger
@@ -43,6 +44,7 @@ from scenarios.report.verifier.holding import Found, hold, hold_rows
 from scenarios.report.verifier.keys import Keys, keys_of
 from scenarios.report.verifier.ledgers import check_names, check_newest, ledgers_of
 from scenarios.report.verifier.signers import check_models, check_signer
+from scenarios.report.verifier.summary import check_summary
 from scenarios.runs import words
 from scenarios.runs.line_bounds import check_bounds
 
@@ -50,8 +52,8 @@ NOT_RECOMPUTED: Final = (
     "PRV, the accountant of another library",
     "the page and the registry's entry: they are the files that were signed, and may say anything",
     "the audit",
-    "what else follows from scenario.toml than unit, records of a unit, delta and steps: under which trust, that its"
-    " hash is the one in the ledgers, and, where ledgers are here, the noise that was planned, by which mechanism",
+    "what else follows from scenario.toml than the plan's figures: under which trust, that its hash is the one in the"
+    " ledgers, and, where ledgers are here, what noise a target needs",
     "how budgets were spent over time",
     "figures of the model, which the server measured",
     "sentences, the claim's own too",
@@ -100,8 +102,9 @@ def _check(
 ) -> None:
     run, silos = report["run"], [row["silo"] for row in report["claim"]["silos"]]
     scenario = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+    _check_silos(report, silos, scenario)
     copy = run.get("copy_for") is not None
-    lines, besides = (read(folder, scenario, copy=copy) for read in (rounds.read, rounds.read_besides))
+    lines, besides = (read(folder, scenario, silos, copy=copy) for read in (rounds.read, rounds.read_besides))
     ledgers: dict[str, Held] = {}
     if run.get("booked", False):
         _check_booked(folder, report, lines, found)
@@ -120,13 +123,24 @@ def _check(
         _check_lines(lines, {silo: own.plan for silo, own in runs.items() if own is not None}, scenario)
         found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: {_FIGURES}"))
     _check_claim(report, ledgers, scenario)
-    _check_summary(folder, report)
+    check_summary(folder, report, scenario, goes_on=any(held.goes_on for held in ledgers.values()))
     check_signer(folder, report, signer, keys, found, ledgers)
     found.gaps += [
         f"nothing from outside vouches for the key of silo {silo}" for silo in silos if silo not in keys.anchored
     ]
-    if (silos if run.get("copy_for") is None else list(run["silos"])) != scenario["federation"]["silos"]:
+
+
+def _check_silos(report: Mapping[str, Any], silos: Sequence[str], scenario: Mapping[str, Any]) -> None:
+    """Refuse a report of other silos than the scenario's, or than the one whose copy it is, or of another's ledger.
+
+    A sum of silos whom nobody knows would be charged to them, and to no silo of the claim.
+    """
+    run, known = report["run"], scenario["federation"]["silos"]
+    of = run.get("copy_for")
+    if silos != (known if of is None else [of]) or (of is not None and (of not in known or run["silos"] != known)):
         raise ClaimRefuted("claim.silos: are not the silos of scenario.toml")
+    if others := sorted({head["silo"] for head in report["integrity"]["ledgers"]} - set(silos)):
+        raise LedgerTampered(f"integrity.ledgers: has one of {others[0]}, of whom this report is not")
 
 
 def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenario: Mapping[str, Any]) -> None:
@@ -140,12 +154,14 @@ def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scena
         hold(f"claim.silos[{silo}]", claimed, {**row, **labels}, silo)
         follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others, counted=counted)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
+        own = held.own
+        _check_mechanism(report, silo, scenario, figures.charged(None if own is None else own.plan, row["steps"]))
     budgets = [budget for held in ledgers.values() for budget in figures.budgets(held)]
     hold_rows("scope.budgets", report["scope"]["budgets"], budgets)
     changed = [change for held in ledgers.values() for change in figures.overrides(held)]
     hold_rows("integrity.overrides", report["integrity"]["overrides"], changed)
-    own = {report["scope"]["data_sets"][0]["name"]}
-    mine = [one for one in budgets if one["data"] in own or any(run["this"] for run in one["runs"])]
+    data = {report["scope"]["data_sets"][0]["name"]}
+    mine = [one for one in budgets if one["data"] in data or any(run["this"] for run in one["runs"])]
     bounds = [one["bound"] for one in mine]
     largest = None if None in bounds else max(bounds, default=0.0)
     prior = sum(not run["this"] for one in budgets for run in one["runs"])
@@ -171,6 +187,8 @@ def _check_reported(
         raise ClaimRefuted("run.run: is not the number in run.json")
     if report["run"].get("name") not in (None, run.get("name")):
         raise ClaimRefuted("run.name: is not the name in run.json")
+    if others := sorted(charges.keys() - {row["silo"] for row in report["claim"]["silos"]}):
+        raise LedgerTampered(f"charges.json: has {others[0]}, of whom this report is not")
     events = {silo: event_from_json(said["event"]) for silo, said in charges.items()}
     for silo, event in events.items():
         planned.check_event(scenario, silo, event)
@@ -184,12 +202,16 @@ def _check_reported(
         _check_reported_figures(report, charges, scenario)
         counted = words.counted(len(report["claim"]["silos"]), "silo")
         found.items.append(("figures", f"of {counted} follow from what they reported: {_FIGURES}"))
+    for claimed in report["claim"]["silos"]:
+        steps = sum(planned.drawn(scenario, claimed["silo"], charges.get(claimed["silo"])))
+        _check_mechanism(report, claimed["silo"], scenario, figures.charged(events.get(claimed["silo"]), steps))
     _check_lines(lines, events, scenario)
     if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
         raise ClaimRefuted("scope: says what no report without a ledger can")
     for place, phase in enumerate(planned.phases(scenario, scenario["federation"]["silos"][0])):
         own = [line for line in lines if phase.first <= line["round"] < phase.first + phase.rounds]
-        rounds.check_charged(own, {silo: planned.rounds_of(said)[place] for silo, said in charges.items()})
+        reported = {silo: planned.rounds_of(scenario, silo, said)[place] for silo, said in charges.items()}
+        rounds.check_charged(own, reported)
     for head in report["integrity"]["ledgers"]:
         silo, public = head["silo"], keys.silos.get(head["silo"], b"")
         note = (folder / "server" / "heads" / silo).read_bytes()
@@ -225,17 +247,23 @@ def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any
         silo = claimed["silo"]
         delta, said = planned.delta(scenario, silo), charges.get(silo)
         if said is None:
-            row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), delta)
-            row, events = {**row, "epsilon_all_runs": claimed["epsilon_all_runs"]}, []
+            row, events = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), delta), []
         else:
-            reported = planned.rounds_of(said)
-            each = zip(planned.phases(scenario, silo), reported, strict=True)
-            drawn = [times * phase.steps for phase, times in each]
-            events = planned.parts(scenario, silo, event_from_json(said["event"])) if any(reported) else []
+            drawn = planned.drawn(scenario, silo, said)
+            events = planned.parts(scenario, silo, event_from_json(said["event"])) if any(drawn) else []
             row = figures.claim_reported(events, drawn, delta)
         hold(f"claim.silos[{silo}]", claimed, row, silo)
         follows = figures.accounting_row(events, delta, chosen=False, counted=counted)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
+
+
+def _check_mechanism(
+    report: Mapping[str, Any], silo: str, scenario: Mapping[str, Any], charged: Mapping[str, Any]
+) -> None:
+    """Refuse what a report says that was done at a silo, if the scenario plans other or the silo was charged other."""
+    (row,) = [one for one in report["mechanism"]["silos"] if one["silo"] == silo]
+    hold(f"mechanism.silos[{silo}]", row, planned.mechanism(scenario, silo), "scenario.toml")
+    hold(f"mechanism.silos[{silo}]", row, charged, silo)
 
 
 def _check_lines(lines: Sequence[Mapping[str, Any]], events: Mapping[str, Event], scenario: Mapping[str, Any]) -> None:
@@ -279,20 +307,3 @@ def _claim_in_words(report: Mapping[str, Any]) -> str:
         return "nothing: no noise was added, it was seeded, or there is no bound"
     whose = report["run"].get("copy_for") or f"each of {words.counted(len(claim['silos']), 'silo')}"
     return f"epsilon at most {up(claim['epsilon'])} at delta {small(claim['delta'])} for one {claim['unit']} of {whose}"
-
-
-def _check_summary(folder: Path, report: Mapping[str, Any]) -> None:
-    """Refuse a summary that says another epsilon, or more or other steps, than the claim."""
-    rows = {row["silo"]: row for row in json.loads((folder / "summary.json").read_bytes())["privacy"]}
-    if rows.keys() != {row["silo"] for row in report["claim"]["silos"]}:
-        raise ClaimRefuted("summary.json: privacy: is of other silos than the report")
-    for claimed in report["claim"]["silos"]:
-        row = rows[claimed["silo"]]
-        by_ledger = row["source"] == "ledger" or report["run"].get("reported", False)
-        if row["steps"] != claimed["steps"] if by_ledger else row["steps"] > claimed["steps"]:
-            raise ClaimRefuted(
-                f"summary.json: {claimed['silo']}: {row['steps']} steps stand, {claimed['steps']} follow"
-            )
-        told = {name: claimed[name] for name in ("epsilon", EPSILON_IF_HIDDEN) if name in claimed}
-        if set(told.values()) != {None} and row["steps"] and row["source"] == "ledger":
-            hold(f"privacy[{claimed['silo']}]", row, told, "the ledgers", "summary.json")

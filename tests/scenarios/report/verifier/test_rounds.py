@@ -40,6 +40,8 @@ LINES: Final = {
     "of one": ([line(1, cohort=["north"], summed=1)], "round 1 is whole with 1 silos"),
     "of more than answered": ([line(1, **{**GONE, "summed": 3})], "3 updates in its sum, and 0 silos answered"),
     "of fewer than answered": ([line(1, summed=2)], "2 updates in its sum, and 3 silos answered"),
+    "of one nobody knows": ([line(1, cohort=["north", "south", "ghost"])], "round 1 has ghost in its cohort, of whom"),
+    "failed, of one nobody knows": ([line(1), line(2, cohort=["ghost"], failed=True)], "has ghost in its cohort"),
     "of an unknown number": ([line(1, summed=None)], "None updates in its sum"),
 }  # fmt: skip
 
@@ -49,18 +51,18 @@ def test_rounds_are_the_plans_and_sums_of_enough(case: str, tmp_path: Path) -> N
     lines, why = LINES[case]
     (tmp_path / rounds.METRICS).write_text("".join(f"{json.dumps(one)}\n" for one in lines), encoding="utf-8")
     with nullcontext() if why is None else pytest.raises(LedgerTampered, match=why):
-        assert rounds.read(tmp_path, SCENARIO, copy=False) == lines
+        assert rounds.read(tmp_path, SCENARIO, SILOS, copy=False) == lines
 
 
 def test_in_a_silos_copy_the_others_are_a_number(tmp_path: Path) -> None:
     told = [line(1, cohort=["north"]), line(2, cohort=[]), line(3, cohort=["north"], summed=2)]
     path = tmp_path / rounds.METRICS
     path.write_text("".join(f"{json.dumps(one)}\n" for one in told), encoding="utf-8")
-    assert rounds.read(tmp_path, SCENARIO, copy=True) == told
+    assert rounds.read(tmp_path, SCENARIO, ["north"], copy=True) == told
     for few, why in ((0, "0 updates in its sum, and 1 silos answered"), (1, "is whole with 1 silos")):
         path.write_text(json.dumps({**told[0], "summed": few}), encoding="utf-8")
         with pytest.raises(LedgerTampered, match=why):
-            rounds.read(tmp_path, SCENARIO, copy=True)
+            rounds.read(tmp_path, SCENARIO, ["north"], copy=True)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_in_a_silos_copy_the_others_are_a_number(tmp_path: Path) -> None:
     ],
 )
 def test_a_job_besides_training_has_its_own_round(told: dict[str, Any], why: str | None, tmp_path: Path) -> None:
-    assert rounds.read_besides(tmp_path, SCENARIO, copy=False) == []
+    assert rounds.read_besides(tmp_path, SCENARIO, SILOS, copy=False) == []
     (tmp_path / "besides.jsonl").write_text(json.dumps(told), encoding="utf-8")
     with nullcontext() if why is None else pytest.raises(LedgerTampered, match=why):
-        assert rounds.read_besides(tmp_path, SCENARIO, copy=False) == [told]
+        assert rounds.read_besides(tmp_path, SCENARIO, SILOS, copy=False) == [told]

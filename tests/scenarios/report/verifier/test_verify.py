@@ -212,7 +212,10 @@ def test_an_update_that_nobody_paid_for_is_found(run: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     text = (run / "scenario.toml").read_text(encoding="utf-8")
     (run / "scenario.toml").write_text(text.replace("rounds = 2", "rounds = 3", 1), encoding="utf-8")
-    sign_again(run, build.read_report(run).report, read_identity(run / "server"))
+    report = build.read_report(run).report
+    rows = tuple(row.model_copy(update={"steps_planned": 6}) for row in report.mechanism.silos)
+    longer = report.model_copy(update={"mechanism": report.mechanism.model_copy(update={"silos": rows})})
+    sign_again(run, longer, read_identity(run / "server"))
     assert "its update is in round 3, and no charge for it is here" in str(refusal(run))
 
 
@@ -296,27 +299,25 @@ def test_a_servers_report_of_another_plan_than_the_scenarios_is_found(plan: str,
     assert why in str(error)
 
 
-@pytest.mark.parametrize(
-    ("was", "would"),
-    [
-        ('noise = "os"', 'noise = "seeded-unsafe"'),
-        ('noise = "os"', 'noise = "experiment"'),
-        ("[privacy]", '[privacy]\nbaseline = "no-noise"'),
-    ],
-)
+@pytest.mark.parametrize("said", [{"noise": "seeded-unsafe"}, {"noise": "experiment"}, {"baseline": "no-noise"}])
 @pytest.mark.parametrize("protects", [True, False])
-def test_of_noise_that_is_known_or_left_out_nothing_is_claimed(was: str, would: str, protects: bool, run: Path) -> None:
-    """The ledgers say that noise was secret, and the report is of a scenario in which it is not."""
+def test_of_noise_that_is_known_or_left_out_nothing_is_claimed(
+    said: dict[str, str], protects: bool, built: Path
+) -> None:
+    """Whatever the ledgers say of it."""
+    report, scenario = told(built)["report"], tomllib.loads((built / "scenario.toml").read_text(encoding="utf-8"))
+    verify._check_claim(report, {}, scenario)
+    scenario["privacy"] |= said
+    report["claim"]["protects"] = protects
+    with pytest.raises(ClaimRefuted, match="claim: says that it protects, and by scenario"):
+        verify._check_claim(report, {}, scenario)
+
+
+def test_a_scenario_of_seeded_noise_beside_a_claim_is_found(run: Path) -> None:
     text = (run / "scenario.toml").read_text(encoding="utf-8")
-    assert was in text
-    (run / "scenario.toml").write_text(text.replace(was, would, 1), encoding="utf-8")
-    report = build.read_report(run).report
-    changed = report.model_copy(update={"claim": report.claim.model_copy(update={"protects": protects})})
-    sign_again(run, changed, read_identity(run / "server"))
-    # Of an experiment's noise lines of rounds have another label, which is looked at first.
-    assert any(
-        why in str(refusal(run)) for why in ("claim: says that it protects", "if_noise_were_secret", ": epsilon: ")
-    )
+    (run / "scenario.toml").write_text(text.replace('noise = "os"', 'noise = "seeded-unsafe"', 1), encoding="utf-8")
+    sign_again(run, build.read_report(run).report, read_identity(run / "server"))
+    assert "claim: says that it protects" in str(refusal(run))
 
 
 def test_of_a_seeded_run_its_servers_report_claims_nothing(
@@ -368,6 +369,53 @@ PLANS = {
     ),
     "lots that grow": "noise_multiplier=-\nepsilon=4.0\n[training]\nlots = [{from_round = 2, times = 1.5}]",
 }
+
+
+def test_silos_whom_nobody_knows_pay_for_nobody(kits: Federation) -> None:
+    """Else sums of theirs would leave a model for which no silo of the claim was charged."""
+    folder, key = run_of(kits), kits.unlock("server").identity
+    charges = json.loads((folder / "charges.json").read_bytes())
+    ghosts = {f"ghost-{silo}": said for silo, said in charges.items()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = "".join(f"{json.dumps({**line, 'cohort': sorted(ghosts), 'epsilon': {}})}\n" for line in lines)
+    (folder / "charges.json").write_text(json.dumps(ghosts), encoding="utf-8")
+    sign_again(folder, build.read_report(folder).report, key)
+    assert "charges.json: has ghost-north, of whom this report is not" in str(refusal(folder))
+    (folder / "metrics.jsonl").write_text(told, encoding="utf-8")
+    sign_again(folder, build.read_report(folder).report, key)
+    assert "round 1 has ghost-north in its cohort, of whom this report is not" in str(refusal(folder))
+
+
+@pytest.mark.parametrize("times", [3, -1, 1.5, True, "2", [2, 0], []])
+def test_silos_report_no_more_rounds_than_the_scenario_has(times: object, kits: Federation) -> None:
+    folder = run_of(kits)
+    charges = json.loads((folder / "charges.json").read_bytes())
+    charges["south"]["rounds"] = times
+    (folder / "charges.json").write_text(json.dumps(charges), encoding="utf-8")
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    assert f"charges.json: south: {times} rounds stand, and scenario.toml plans [2]" in str(refusal(folder))
+
+
+@pytest.mark.parametrize("whose", ["run_of", "copy_of", "own_of"])
+def test_what_was_done_at_a_silo_and_the_summary_are_those_of_the_charges(whose: str, kits: Federation) -> None:
+    folder = run_of(kits) if whose == "run_of" else {"copy_of": copy_of, "own_of": own_of}[whose](kits, "north")
+    key = kits.unlock("north" if whose == "own_of" else "server").identity
+    report, summary = build.read_report(folder).report, json.loads((folder / "summary.json").read_bytes())
+    first, *rest = report.mechanism.silos
+    for name, other in (
+        ("noise_multiplier", 200.0), ("noise_multiplier_planned", 200.0), ("max_grad_norm", 0.1), ("sampler", None),
+        ("sample_rate_planned", 0.1), ("steps_planned", 1), ("steps_charged", 1), ("denominator", 1),
+        ("noise_source", "seeded-unsafe"), ("mechanism", "gaussian"), ("max_grad_norm_planned", 2.0),
+    ):  # fmt: skip
+        rows = (first.model_copy(update={name: other}), *rest)
+        lie = report.model_copy(update={"mechanism": report.mechanism.model_copy(update={"silos": rows})})
+        sign_again(folder, lie, key)
+        assert f"mechanism.silos[north].{name}: {other or 'nothing'} stands" in str(refusal(folder))
+    summary["privacy"][0]["epsilon"] /= 2
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    sign_again(folder, report, key)
+    assert "summary.json: " in str(refusal(folder))
+    assert "epsilon" in str(refusal(folder))
 
 
 @pytest.mark.parametrize("plan", PLANS)
