@@ -171,7 +171,7 @@ def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int, bool, tupl
     if scenario.seed is None:
         raise ConfigError("the scenario has no seed; a partition cannot be repeated without one")
     state = scenario.data.state() if isinstance(scenario.data, Dealt) else ()
-    whole = scenario.privacy.unit == "person"
+    whole = scenario.privacy.unit != "record"
     return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed, whole, state
 
 
@@ -181,8 +181,8 @@ def _deal(
 ) -> tuple[Records, tuple[Records, ...]]:
     """Load, hold out and deal, once a process: the held-out records, and every silo's.
 
-    Where a claim is for persons, `whole`, a kind's own rule of what is held out gives way to persons drawn by chance:
-    whoever trains has no record in what is measured and told without noise.
+    Where a claim is for more than a record, `whole`, a kind's own rule of what is held out gives way to persons drawn
+    by chance: whoever trains has no record in what is measured and told without noise.
     """
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):
@@ -250,6 +250,7 @@ def deal_out(
         len(train_P),
         None if label_P is None else label_P[train_P],
         lambda name: _said(name, column(name), person_N, first_P)[train_P],
+        "records" if len(first_P) == len(person_N) else "persons",
     )
     rng = np.random.default_rng(derive_seed(seed, "partition"))
     dealt = [train_P[part] for part in config.parts(units, silos, rng)]

@@ -36,11 +36,13 @@ class Units:
         count: How many.
         label_U: What kinds deal by that look at labels (`labels_of`); None of targets that have none.
         column: Returns what every unit says in a column; raises DataError where there is no such column.
+        what: What units are called.
     """
 
     count: int
     label_U: NDArray[np.int64] | None
     column: Callable[[str], NDArray[Any]]
+    what: str = "records"
 
     def labels(self, kind: str) -> NDArray[np.int64]:
         """Return the labels.
@@ -109,7 +111,7 @@ class Partition(Section, ABC):
 
         if len(silos) * self.min_records > units.count:
             raise DataError(
-                f"{units.count} records cannot give {len(silos)} silos {self.min_records} each;"
+                f"{units.count} {units.what} cannot give {len(silos)} silos {self.min_records} each;"
                 " lower data.partition.min_records or the number of silos"
             )
         found = [np.sort(part) for part in self.deal(units, silos, rng)]

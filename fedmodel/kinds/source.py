@@ -182,6 +182,7 @@ class Dealt(Source):
         """Return which records are held out, in the order of `load`; None of a kind that leaves it to chance.
 
         A rule of a kind's own is public, hangs on no record's features or targets, and leaves each person some record
-        that is not held out. So it is not followed where a claim is for persons, who are held out whole.
+        that is not held out. So it is not followed where a claim is for more than a record: persons are held
+        out whole then.
         """
         return None

@@ -14,7 +14,7 @@ In the second form, the author stands between the first and the last underscore,
 
 Held out is the end of what each author wrote: the last records in that order, by a share that the scenario declares.
 So no chance decides it, and a record that is held out comes after all of the same author that train. Where a claim is
-for persons, who are authors here, that share of authors is held out instead, each with all that they wrote.
+for more than a record, that share of authors is held out instead, each with all that they wrote.
 """
 
 from __future__ import annotations

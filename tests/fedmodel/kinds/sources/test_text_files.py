@@ -14,7 +14,7 @@ from fedmodel.config import read_scenario
 from fedmodel.config.scenario import Scenario
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.tokens import coded, decoded, inputs_of, next_tokens
-from fedmodel.errors import FedmodelError
+from fedmodel.errors import DataError, FedmodelError
 from fedmodel.kinds.sources.text_files import TextFilesConfig
 from tests.scenarios.cli.test_main import Run
 
@@ -76,15 +76,21 @@ def test_an_authors_records_are_never_at_two_silos_and_no_chance_says_which_are_
     assert not set(silos[0].person_N) & set(silos[1].person_N)
 
 
-def test_where_a_claim_is_for_authors_whoever_trains_has_nothing_held_out(folder: Path) -> None:
+@pytest.mark.parametrize("unit", ["person", "client"])
+def test_where_a_claim_is_for_more_than_a_record_whoever_trains_has_nothing_held_out(unit: str, folder: Path) -> None:
     for name in ("ann", "bea", "cat", "dora", "eve", "flo"):
         (folder / f"1900_{name}_n.txt").write_text(f"{name}+" * 8)
-    persons = ('privacy.unit="person"', "privacy.max_records=4", 'data.partition={kind="iid"}', "data.held_out=0.25")
+    persons = (f'privacy.unit="{unit}"', "privacy.max_records=4", 'data.partition={kind="iid"}', "data.held_out=0.25")
     held_out, silos = dealt(scenario(folder, *persons))
     held, trained = set(held_out.person_N), {one for silo in silos for one in silo.person_N}
     assert len(held) == 2
     assert not held & trained
     assert held | trained == set(range(8))
+
+
+def test_who_is_too_few_to_deal_out_is_called_a_person(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"^1 persons cannot give 2 silos 1 each"):
+        dealt(scenario(folder, 'privacy.unit="person"', "privacy.max_records=4", "data.held_out=0.25"))
 
 
 def test_authors_that_are_named_are_read_alone_and_another_text_moves_no_record_of_theirs(folder: Path) -> None:
