@@ -32,7 +32,7 @@ _SHARE_ROW: Final = struct.Struct(f">IB{SHARE_SIZE}s")
 _MAGIC: Final = b"FMSA"
 _HASH: Final = 32
 _MOST_BODY: Final = 16 * 2**20
-_SHORT: Final = 2048  # bytes of a message that goes to many: ADVERT and COMMIT, which every one of them verifies
+_SHORT: Final = 2048  # bytes of a message of which it is kept that its signature was right
 
 
 class Kind(Enum):
@@ -118,7 +118,8 @@ class MessageScope:
             return sender, body
         try:
             signed = self._signed(data[:-SIGNATURE_SIZE])
-            check = _verify_once if len(signed) <= _SHORT else verify
+            goes_to_many = kind in (Kind.ADVERT, Kind.COMMIT) and len(signed) <= _SHORT
+            check = _verify_once if goes_to_many else verify
             check(key, kind.label, signed, data[-SIGNATURE_SIZE:])
         except CryptoError:
             raise AggregationRefused(Rule.BAD_SIGNATURE, f"a {kind.name} is not signed by silo {sender}") from None
