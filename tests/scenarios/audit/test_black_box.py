@@ -35,13 +35,18 @@ def test_what_a_model_is_attacked_with_is_here_or_is_named(on_a_base: Scenario, 
     assert why_not_here(on_a_base, tmp_path) == told
 
 
-def test_code_of_somebodys_own_is_named_and_not_run(on_a_base: Scenario, tmp_path: Path) -> None:
-    training = on_a_base.training.model_copy(update={"loss": "nowhere_to_be_found:loss"})
-    told = why_not_here(on_a_base.model_copy(update={"training": training}), tmp_path)
+@pytest.mark.parametrize("key", ["training.loss", "federation.strategy"])
+def test_code_of_somebodys_own_is_named_and_not_run(key: str, on_a_base: Scenario, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    said = getattr(on_a_base, section).model_copy(update={name: "nowhere_to_be_found:it"})
+    told = why_not_here(on_a_base.model_copy(update={section: said}), tmp_path)
     assert told == (
-        "that needs training.loss = 'nowhere_to_be_found:loss', and code of somebody's own is never run to read a"
-        " report"
+        f"that needs {key} = 'nowhere_to_be_found:it', and code of somebody's own is never run to read a report"
     )
+
+
+def test_a_figure_of_somebodys_own_is_not_needed(on_a_base: Scenario, tmp_path: Path) -> None:
+    assert why_not_here(on_a_base.model_copy(update={"metrics": ("nowhere_to_be_found:it",)}), tmp_path) is None
 
 
 @pytest.mark.parametrize("spoil", [lambda at: (at / MODEL).unlink(), lambda at: shutil.rmtree(at / "base")])
