@@ -88,12 +88,9 @@ class Smaller:
         Raises:
             ConfigError: When the model has nothing that this could be done with, or torchao is missing.
         """
+        if not self.is_nothing:
+            _check_weights(module)
         made = copy.deepcopy(module).eval()
-        if not self.is_nothing and any(isinstance(layer, Standardised) for layer in made.modules()):
-            raise ConfigError(
-                "this model standardises its weights as they are used, and then no weight is zero or an integer; train"
-                " it without model.weight_standardization to make it smaller"
-            )
         if self.prune_units is not None:
             made = without_units(made, self.prune_units)
         if self.prune is not None:
@@ -127,6 +124,21 @@ WHOLE: Final = Smaller()
 """Nothing is done."""
 
 
+def _check_weights(module: nn.Module) -> None:
+    """Refuse a model whose weights are computed as they are used: none of them would stay zero or an integer."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, Standardised):
+            raise ConfigError(
+                "this model standardises its weights as they are used, and then no weight is zero or an integer; train"
+                " it without model.weight_standardization to make it smaller"
+            )
+        if isinstance(layer, WEIGHED) and "weight" not in dict(layer.named_parameters(recurse=False)):
+            raise ConfigError(
+                f"the weights of layer {name} are computed from others as they are used, as weight_norm does, and then"
+                " none is zero or an integer; train that layer without it to make the model smaller"
+            )
+
+
 def pruned(module: nn.Module, share: float) -> None:
     """Set the smallest weights of a model to zero, over all layers at once, in place.
 
@@ -135,16 +147,9 @@ def pruned(module: nn.Module, share: float) -> None:
         share: Of its weights.
 
     Raises:
-        ConfigError: When the model has no weights of a known layer, or some that are computed from others.
+        ConfigError: When the model has no weights of a known layer.
     """
-    weighed = {name: layer for name, layer in module.named_modules() if isinstance(layer, WEIGHED)}
-    for name, layer in weighed.items():
-        if "weight" not in dict(layer.named_parameters(recurse=False)):
-            raise ConfigError(
-                f"--prune: the weights of layer {name} are computed from others, as weight_norm does, so that none"
-                " stays zero; train that layer without it"
-            )
-    weights = [layer.weight.data for layer in weighed.values()]
+    weights = [layer.weight.data for layer in module.modules() if isinstance(layer, WEIGHED)]
     if not weights:
         raise ConfigError("--prune: this model has no plain linear or convolutional layer whose weights could be zero")
     sizes = torch.cat([weight.abs().reshape(-1) for weight in weights])

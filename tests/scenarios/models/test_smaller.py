@@ -18,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 
 from fedmodel.config import CsvForm, read_scenario
@@ -247,6 +248,8 @@ def test_the_model_itself_stays_as_it_is() -> None:
         ({"quantise": "int4"}, None, "--quantise: unknown kind of weights 'int4'"),
         ({"prune": 0.5}, nn.Sequential(nn.Flatten(), nn.ReLU()), "no plain linear or convolutional layer"),
         ({"prune": 0.5}, nn.Sequential(nn.Linear(4, 2), weight_norm(nn.Linear(2, 2))), "the weights of layer 1 are"),
+        ({"quantise": "int8"}, nn.Sequential(spectral_norm(nn.Linear(4, 2))), "the weights of layer 0 are"),
+        ({"prune_units": 0.5}, nn.Sequential(spectral_norm(nn.Linear(4, 2))), "the weights of layer 0 are"),
         ({"quantise": "int8"}, nn.Sequential(nn.Flatten(), nn.ReLU()), "no plain linear or convolutional layer"),
         ({"quantise": "int8"}, nn.Sequential(nn.ConvTranspose2d(1, 2, 3)), "no plain linear or convolutional layer"),
         ({"prune_units": 0.5}, nn.Sequential(nn.Linear(4, 2)), "is no chain of these"),
