@@ -160,10 +160,8 @@ class Description(Section):
         numbers = "numbers" if self.below is None else "whole numbers"
         if self.scattering_of is not None:
             pixels = "x".join(map(str, self.scattering_of))
-            which = "decorrelated " * self.decorrelated
-            numbers = (
-                f"{which}scattering features of a picture of {pixels} pixels from -1 to 1, as `scattered` makes them"
-            )
+            made = "scattered(..., decorrelated=True)" if self.decorrelated else "scattered"
+            numbers = f"scattering features of a picture of {pixels} pixels from -1 to 1, as `{made}` makes them"
         return f"{'x'.join(map(str, self.shape)) or 'single'} {numbers}"
 
     @property

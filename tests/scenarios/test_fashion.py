@@ -57,7 +57,10 @@ def test_pictures_are_learnt_from_their_features_under_privacy_and_as_a_user_mak
     model = read_model(tmp_path / "private")
     assert model.description.scattering_of == (1, 28, 28)
     assert model.description.decorrelated
-    assert model.description.record.startswith("84x7x7 decorrelated scattering features of a picture of 1x28x28 pixels")
+    assert model.description.record == (
+        "84x7x7 scattering features of a picture of 1x28x28 pixels from -1 to 1, as `scattered(..., decorrelated=True)`"
+        " makes them"
+    )
     test = read_scenario(str(tmp_path / "private" / "scenario.toml"), ["data.features=pixels"])
     pixels, _ = folder_dealt(test)
     features = np.clip(scattered(pixels.x_NF, decorrelated=True), -10.0, 10.0)
