@@ -83,7 +83,8 @@ folder = {json.dumps(str(out / FOLDER))}     # of a simulation, from the folder 
 text = "text"        # the fields of a line
 label = "label"
 labels = {json.dumps(on.labels)}
-length = {min(_LONGEST, positions // 2 or 1)}         # tokens; what is longer is cut, and what is shorter costs as much
+length = {min(_LONGEST, positions // 2 or 1)}         # tokens; what is longer is cut, and what is shorter
+                     # costs as much, but for model.lengths
 
 [data.tokenizer]     # the base's own, of which each party has a copy
 sha256 = "{tokenizer.sha256}"

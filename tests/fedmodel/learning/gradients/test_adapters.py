@@ -53,6 +53,8 @@ WAYS: dict[str, tuple[str, str, DataShape, dict[str, Any], tuple[str, ...]]] = {
         "decoder", "causal-lm", NEXT_TOKEN, {"targets": ["c_attn"], "rank": 3, "base_precision": "nf4"},
         ("book-keeping", "functional"),
     ),
+    "biases of each token": ("encoder", "token-classification", LABELS, {"adapt": "bitfit"}, ("hooks",)),
+    "biases on features": ("encoder", "feature-extraction", CLASSES, {"adapt": "bitfit"}, ("book-keeping",)),
     "biases of a decoder": ("decoder", "causal-lm", NEXT_TOKEN, {"adapt": "bitfit"}, ("hooks",)),
 }  # fmt: skip
 LENGTHS = (LENGTH, 1, 5, 0, LENGTH - 1, 2, LENGTH)  # cut off, of one token, padded, of none
