@@ -46,9 +46,10 @@ from fedmodel.learning.tasks import RecordLoss
 MOST_ROWS: Final = CHAIN - 2  # of a physical batch, with what is carried into its sum
 _SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and of the factor itself
 _BACK: Final[Mapping[type[nn.Module], Callable[[Tensor, Tensor], Tensor]]] = {
-    nn.ReLU: lambda grad, output: torch.ops.aten.threshold_backward(grad, output, 0),
-    nn.Tanh: torch.ops.aten.tanh_backward,
-}  # from the gradient at what a layer put out, and that
+    nn.ReLU: lambda grad, output: torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad),
+    nn.Tanh: lambda grad, output: torch.ops.aten.tanh_backward.grad_input(grad, output, grad_input=grad),
+}  # from the gradient at what a layer put out, in whose place it is put, and from what that was
+_IN_PLACE: Final[Mapping[type[nn.Module], Callable[[Tensor], Tensor]]] = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_}
 _BETWEEN: Final = (nn.Flatten, *_BACK)
 
 
@@ -130,7 +131,8 @@ class Stack(nn.Module):
                 hidden = torch.baddbmm(bias_Sp[:, None], hidden, weight_Spd.mT)
                 came_by.append((nn.Linear, weight_Spd))
             elif type(layer) is not nn.Flatten:
-                hidden = layer(hidden)
+                # What a product put out is nobody else's; what another layer did, the way back asks for.
+                hidden = (_IN_PLACE[type(layer)] if came_by and came_by[-1][0] is nn.Linear else layer)(hidden)
                 came_by.append((type(layer), hidden))
         grad, grads = _at_the_end(hidden, y_SB, losses, counts_SB), list[Tensor]()
         for kind, value in reversed(came_by):

@@ -102,6 +102,33 @@ def test_a_record_moves_no_other_silos_sum_by_a_bit(hidden: Scenario) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Linear(4, 3), nn.Tanh(), nn.ReLU(), nn.Tanh(), nn.Linear(3, 2)],
+        [nn.Linear(4, 3), nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2), nn.ReLU()],
+        [nn.Flatten(), nn.Tanh(), nn.ReLU(), nn.Linear(4, 2), nn.Tanh()],
+    ],
+    ids=["one after another", "at the end", "before any product"],
+)
+def test_what_is_saved_of_layers_in_any_order_is_what_autograd_says(layers: list[nn.Module]) -> None:
+    module = nn.Sequential(*layers).double()
+    assert why_not_stacked(module) == ""
+    stack = Stack(module, 2, torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    x_SB, y_SB = torch.randn(2, 5, 4, generator=generator).double(), torch.randint(2, (2, 5), generator=generator)
+    before_SB = x_SB.clone()
+    losses = nn.CrossEntropyLoss(reduction="none")
+    sums = stacked.unclipped(stack.factors(x_SB, y_SB, losses, torch.ones(2, 5, dtype=torch.bool)), torch.ones(2, 5))
+    assert torch.equal(x_SB, before_SB)
+    for silo in range(2):
+        module.zero_grad()
+        losses(module(x_SB[silo]), y_SB[silo]).sum().backward()
+        for parameter, sum_S in zip(module.parameters(), sums, strict=True):
+            assert parameter.grad is not None
+            assert float((sum_S[silo] - parameter.grad).abs().max()) < 1e-12
+
+
 def measured(scenario: Scenario) -> OfOneSilo:
     """Return what a preflight measures of a stack."""
     module = build_model(scenario.model, scenario.data.shape, 0)
