@@ -26,10 +26,9 @@ from scenarios.simulation.stacks_over_cores import StacksOverCores, trainer_of
 from scenarios.simulation.trainers import Trained
 
 CPU = torch.device("cpu")
-# Two groups: of one the noise is another.
 SEVEN = ["federation.silos=7", "data.records=300", "data.partition.min_records=10", "privacy.noise=seeded-unsafe",
-         "model.hidden=[3]", "privacy.silo.silo-0002={noise_multiplier=3.0}",
-         "privacy.silo.silo-0005={noise_multiplier=3.0}"]  # fmt: skip
+         "model.hidden=[3]"]  # fmt: skip
+TWO_GROUPS = ["privacy.silo.silo-0002={noise_multiplier=3.0}", "privacy.silo.silo-0005={noise_multiplier=3.0}"]
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forks, of Linux alone")
 
@@ -42,8 +41,18 @@ def scenario(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> Scenario:
 
 
 @pytest.fixture
+def grouped(scenario: Scenario, tiny_file: Path) -> Scenario:
+    """The same of two groups: of one the noise is another."""
+    return read_scenario(str(tiny_file), [*SEVEN, *TWO_GROUPS])
+
+
+def of(scenario: Scenario) -> StacksOverCores:
+    return StacksOverCores(scenario, Stacked(scenario, CPU, threads=1), 2)
+
+
+@pytest.fixture
 def over(scenario: Scenario) -> Iterator[StacksOverCores]:
-    with closing(StacksOverCores(scenario, Stacked(scenario, CPU, threads=1), 2)) as made:
+    with closing(of(scenario)) as made:
         yield made
 
 
@@ -56,12 +65,10 @@ def told(trained: Trained) -> dict[str, bytes]:
     return {silo: update.tobytes() for silo, update in trained.updates.items()}
 
 
-def test_updates_are_those_of_one_process_to_the_last_bit(
-    over: StacksOverCores, scenario: Scenario, begun: NDArray[np.float32]
-) -> None:
-    silos = scenario.federation.silos
-    assert len(over._stacked.stacks.of(silos)) == 4
-    with closing(Stacked(scenario, CPU)) as alone:
+def test_updates_are_those_of_one_process_to_the_last_bit(grouped: Scenario, begun: NDArray[np.float32]) -> None:
+    silos = grouped.federation.silos
+    with closing(of(grouped)) as over, closing(Stacked(grouped, CPU)) as alone:
+        assert len(alone.stacks.of(silos)) == 4
         for number, cohort in enumerate((silos, silos[2:6], silos[:1]), start=1):
             found = [told(one.round(number, cohort, begun + np.float32(number), FRESH)) for one in (over, alone)]
             assert found[0] == found[1]
@@ -117,7 +124,7 @@ def test_where_the_model_asks_for_fewer_rows_all_train_again_with_those(
 
 
 def test_where_a_stack_fails_in_one_process_none_of_its_group_has_an_update(
-    scenario: Scenario, begun: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    grouped: Scenario, begun: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Stacked._stack
 
@@ -128,9 +135,9 @@ def test_where_a_stack_fails_in_one_process_none_of_its_group_has_an_update(
 
     monkeypatch.setattr(Stacked, "_stack", stack)
     group = {f"silo-{number:04d}" for number in (0, 1, 3, 4, 6)}
-    for made in (StacksOverCores(scenario, Stacked(scenario, CPU, threads=1), 2), Stacked(scenario, CPU)):
+    for made in (of(grouped), Stacked(grouped, CPU)):
         with closing(made):
-            trained = made.round(1, scenario.federation.silos, begun, FRESH)
+            trained = made.round(1, grouped.federation.silos, begun, FRESH)
         assert trained.failed == dict.fromkeys(group, DataError.code)
         assert trained.updates.keys() == {"silo-0002", "silo-0005"}
 
@@ -158,5 +165,5 @@ def test_stacks_go_over_the_cores_where_there_are_some_and_no_state_is_kept(
         assert type(made) is kind
     monkeypatch.setattr(stacks, "_CACHED", {"cpu": 1 << 19})
     if not settings:
-        with closing(trainer_of(read_scenario(str(tiny_file), SEVEN[:5]), CPU)) as one_stack:
+        with closing(trainer_of(scenario, CPU)) as one_stack:
             assert type(one_stack) is Stacked
