@@ -2,10 +2,10 @@
 
     python benchmarks/simulation.py [--silos 10 100 300] [--engine vectorised] [--rounds 4] [--masks] [--json]
 
-A 10-64-32-1 network, 36 records a silo, one step of DP-SGD a round. Seconds a round by the clock and of this process's
-CPU, after the first round, in which models are built and measured; how often files were synced in a round; and the
-summary of the whole run. Where several numbers of silos are asked for, the slope between two of them says whether cost
-grows faster than their number: 1.0 is linear.
+A 10-64-32-1 network, 36 records a silo, one step of DP-SGD a round. Seconds a round by the clock, the median after the
+first round, in which models are built and measured; of CPU, of this process and its forks, the mean over all rounds;
+how often files were synced in a round; and the summary of the whole run. Where several numbers of silos are asked for,
+the slope between two of them says whether cost grows faster than their number: 1.0 is linear.
 
 An engine is one more entry of `ENGINES`: from a scenario and a folder to what it measured. Other simulators, on work
 without privacy, are in `benchmarks/simulation_peers.py`.
@@ -17,7 +17,9 @@ import argparse
 import itertools
 import json
 import math
+import multiprocessing
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -101,20 +103,22 @@ def scenario_of(silos: int, rounds: int, *, masks: bool) -> Scenario:
 
 def carried(engine: str, scenario: Scenario, folder: Path) -> Mapping[str, float]:
     """Carry a run by an engine that is one process; no silo may fail in it."""
-    counted = {"syncs": 0}
+    counted = multiprocessing.Value("q", 0)  # which forks of this process count in too
     fsync, together = os.fsync, durable._sync_all  # noqa: SLF001 - what is counted has no other place
 
     def one(descriptor: int) -> None:
-        counted["syncs"] += 1
+        with counted.get_lock():
+            counted.value += 1
         fsync(descriptor)
 
     def all_of(written: set[Path]) -> None:
-        counted["syncs"] += 1
+        with counted.get_lock():
+            counted.value += 1
         together(written)
 
     parameters = check_scenario(scenario)
     with run_folder(scenario, folder) as run_dir:
-        marks = [time.process_time(), 0.0]  # of an engine without kits, checks and all
+        marks = [_cpu_seconds(), 0.0]  # of an engine without kits, checks and all
         with patch.object(os, "fsync", one), patch.object(durable, "_sync_all", all_of):
             summary = simulate(
                 scenario,
@@ -123,18 +127,24 @@ def carried(engine: str, scenario: Scenario, folder: Path) -> Mapping[str, float
                 "cpu",
                 run_dir,
                 nullcontext(),
-                kits_ready=lambda: marks.extend((time.process_time(), float(counted["syncs"]))),
+                kits_ready=lambda: marks.extend((_cpu_seconds(), float(counted.value))),
             )
-            cpu = time.process_time() - marks[-2]
+            cpu = _cpu_seconds() - marks[-2]
     assert not summary["dropouts"], summary["dropouts"]
     lines = [line["seconds"] for line in read_metrics(folder / "metrics.jsonl")]
     assert len(lines) == scenario.rounds
     return {
         "seconds": statistics.median(lines[1:]),
         "cpu_seconds": cpu / scenario.rounds,
-        "syncs": (counted["syncs"] - marks[-1]) / scenario.rounds,
+        "syncs": (counted.value - marks[-1]) / scenario.rounds,
         "summary_seconds": summary["timing"]["seconds_total"] - sum(lines),
     }
+
+
+def _cpu_seconds() -> float:
+    """Return what this process took until now, and all that it forked and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 ENGINES: Final[Mapping[str, Callable[[Scenario, Path], Mapping[str, float]]]] = {

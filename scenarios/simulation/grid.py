@@ -87,10 +87,14 @@ class InProcessGrid(Grid):
         message_ids = []
         with synced_together():
             for message in messages:
-                delivered = _delivered(message, str(next(self._message_ids)))
-                self._replies[delivered.metadata.message_id] = self._answer(delivered)
-                message_ids.append(delivered.metadata.message_id)
+                sent = delivered(message, self._next_id())
+                self._replies[sent.metadata.message_id] = self._answer(sent)
+                message_ids.append(sent.metadata.message_id)
         return message_ids
+
+    def _next_id(self) -> str:
+        """Return an id that no message of this grid has."""
+        return str(next(self._message_ids))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages, each once."""
@@ -114,16 +118,20 @@ class InProcessGrid(Grid):
 
 def run_in_process(server_app: ServerApp, client_app: ClientApp, nodes: int, run_config: UserConfig) -> None:
     """Run a ServerApp over an in-process grid, to its end or its error."""
-    grid = InProcessGrid(client_app, nodes, run_config)
+    with kept_open():
+        serve(server_app, InProcessGrid(client_app, nodes, run_config), run_config)
+
+
+def serve(server_app: ServerApp, grid: InProcessGrid, run_config: UserConfig) -> None:
+    """Run a ServerApp over a grid, to its end or its error."""
     context = Context(
         run_id=grid.run.run_id, node_id=_SERVER_NODE, node_config={}, state=RecordDict(), run_config=run_config
     )
-    with kept_open():
-        server_app(grid, context)
+    server_app(grid, context)
 
 
-def _delivered(message: Message, message_id: str) -> Message:
-    """Return the message as its receiver gets it: with an id, and a content of its own."""
+def delivered(message: Message, message_id: str, *, copied: bool = True) -> Message:
+    """Return the message as its receiver gets it: with an id, and a content of its own, unless a pipe copies it."""
     sent = message.metadata
     fields: Mapping[str, object] = {
         name: getattr(sent, name)
@@ -139,4 +147,5 @@ def _delivered(message: Message, message_id: str) -> Message:
         )
     }
     metadata = Metadata(message_id=message_id, reply_to_message_id="", **fields)  # type: ignore[arg-type]
-    return Message(metadata=metadata, content=copy.deepcopy(message.content))  # type: ignore[call-overload, no-any-return]
+    content = copy.deepcopy(message.content) if copied else message.content
+    return Message(metadata=metadata, content=content)  # type: ignore[call-overload, no-any-return]

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
 from fedmodel.learning.devices import cores
-from scenarios.simulation.over_cores import OverCores, are_forked, one_by_one
+from scenarios.simulation.forks import are_forked
+from scenarios.simulation.over_cores import OverCores, one_by_one
 from scenarios.simulation.stacked_trainer import Stacked, why_not
 from scenarios.simulation.trainers import Trained, Trainer
 

@@ -108,7 +108,7 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         mock.patch.object(Scenario, "model_dump_json", counting("scenarios written", Scenario.model_dump_json)),
         mock.patch.object(_pipelines, "_built", counting("models built", _pipelines._built)),
         mock.patch.object(_pipelines, "_measured", counting("models measured", _pipelines._measured)),
-        mock.patch.object(grid, "_delivered", counting("messages", grid._delivered)),
+        mock.patch.object(grid, "delivered", counting("messages", grid.delivered)),
         mock.patch.object(json, "loads", counting("JSON parsed", json.loads)),
         mock.patch.object(vectors, "load", counting("models loaded", vectors.load)),
         mock.patch.object(vectors, "flatten", counting("models copied", vectors.flatten)),

@@ -27,7 +27,8 @@ from fedmodel.errors import DataError, DropoutError, FedmodelError
 from fedmodel.learning.models import parameters_of
 from fedmodel.secagg import FRESH
 from fedmodel.system.durable import held
-from scenarios.simulation import over_cores, stacks
+from scenarios.simulation import forks, stacks
+from scenarios.simulation.forks import Forks
 from scenarios.simulation.over_cores import OverCores, one_by_one
 from scenarios.simulation.prepared import prepare
 from scenarios.simulation.resuming import LOCK
@@ -143,8 +144,8 @@ def test_a_process_that_is_gone_fails_the_run_in_a_sentence_and_the_others_end_w
     number: int, settings: list[str], then: str, tiny_file: Path
 ) -> None:
     with closing(over(read_scenario(str(tiny_file), [*MANY, *settings]))) as several:
-        several._processes[1].kill()
-        several._processes[1].join()
+        several._forks._processes[1].kill()
+        several._forks._processes[1].join()
         with pytest.raises(FedmodelError, match=rf"^a process that trained silos ended, .*; {then}"):
             several.round(number, ["silo-0000", "silo-0001"], np.zeros(23, dtype=np.float32), FRESH)
         assert children() == []
@@ -167,25 +168,16 @@ def test_what_began_ends_where_the_next_cannot(scenario: Scenario, monkeypatch: 
 
 def test_each_process_has_its_own_pipe_alone_and_ends_when_nobody_can_ask_it(scenario: Scenario) -> None:
     with closing(over(scenario)) as several:
-        for end, process in zip(several._ends, several._processes, strict=True):
+        for end, process in zip(several._forks._ends, several._forks._processes, strict=True):
             assert process.exitcode is None
             end.close()
             process.join(60)  # of which it takes some milliseconds
             assert process.exitcode == 0
 
 
-def test_a_worker_of_a_pool_which_may_have_no_processes_trains_by_itself() -> None:
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(over_cores.are_forked, (CPU,)) is False
-    assert over_cores.are_forked(CPU) is True
-    assert over_cores.are_forked(torch.device("cuda")) is False
-
-
 def test_a_process_whose_parent_was_gone_before_it_could_be_said_ends_at_once() -> None:
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(
-        target=over_cores._train, args=(there, (), os.getppid(), None, None)
-    )
+    process = multiprocessing.get_context("fork").Process(target=forks._live, args=(there, (), os.getppid(), None))
     process.start()
     process.join(60)
     code = process.exitcode
@@ -254,10 +246,10 @@ def test_however_a_run_ends_no_process_of_it_is_left_and_the_same_call_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(over_cores, "cores", lambda: 2)
+    monkeypatch.setattr(forks, "cores", lambda: 2)
     began: list[int] = []
-    begin = OverCores._begin
-    monkeypatch.setattr(OverCores, "_begin", lambda *given: (begin(*given), began.append(len(children()))))
+    begin = Forks._begin
+    monkeypatch.setattr(Forks, "_begin", lambda *given: (begin(*given), began.append(len(children()))))
     if story is not None and raised is not None:
         with monkeypatch.context() as broken:
             broken.setattr(OneByOne, "round", story)
@@ -281,7 +273,7 @@ OneByOne.round = lambda *_: time.sleep(600)  # in the middle of a silo's trainin
 scenario = read_scenario({str(tmp_path / "tiny.toml")!r}, {MANY!r})
 over = OverCores(scenario, OneByOne(scenario, torch.device("cpu")), 2)
 over.ask(1, [["silo-0000"], ["silo-0001"]], None, b"")
-print(*(one.pid for one in over._processes), flush=True)
+print(*(one.pid for one in over._forks._processes), flush=True)
 time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True) as run:
@@ -319,7 +311,7 @@ def runs(pid: int) -> bool:
 def test_cores_are_used_where_that_pays_and_threads_of_a_silo_are_not_forked(
     settings: list[str], kind: type, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(over_cores, "cores", lambda: 2)
-    monkeypatch.setattr(over_cores, "threads_of", lambda said: 1 if said == "auto" else said)
+    monkeypatch.setattr(forks, "cores", lambda: 2)
+    monkeypatch.setattr(forks, "threads_of", lambda said: 1 if said == "auto" else said)
     with closing(one_by_one(read_scenario(str(tiny_file), [*MANY, *settings]), CPU)) as made:
         assert type(made) is kind

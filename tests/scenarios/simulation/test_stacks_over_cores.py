@@ -102,9 +102,9 @@ def test_where_the_model_asks_for_fewer_rows_all_train_again_with_those(
     over: StacksOverCores, scenario: Scenario, begun: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silos, real = scenario.federation.silos, stacked_trainer.check_received
-    began = over._over._processes[0].pid
+    began = over._over._forks._processes[0].pid
     before, rows = told(over.round(1, silos, begun, FRESH)), over._stacked.rows
-    assert over._over._processes[0].pid == began
+    assert over._over._forks._processes[0].pid == began
 
     def fewer(gradients: Any, *rest: Any) -> int:
         gradients.rows = 3
@@ -115,12 +115,12 @@ def test_where_the_model_asks_for_fewer_rows_all_train_again_with_those(
     found = over.round(2, silos, other_P, FRESH)
     assert min(rows.values()) > 3
     assert set(over._stacked.rows.values()) == {3}
-    assert over._over._processes[0].pid != began  # forked anew, and what they hold to is what was measured
+    assert over._over._forks._processes[0].pid != began  # forked anew, and what they hold to is what was measured
     with closing(Stacked(scenario, CPU)) as alone:
         assert told(alone.round(2, silos, other_P, FRESH)) == told(found) != before
-    again = over._over._processes[0].pid
+    again = over._over._forks._processes[0].pid
     over.round(3, silos, begun, FRESH)
-    assert over._over._processes[0].pid == again
+    assert over._over._forks._processes[0].pid == again
 
 
 def test_where_a_stack_fails_in_one_process_none_of_its_group_has_an_update(
@@ -145,8 +145,8 @@ def test_where_a_stack_fails_in_one_process_none_of_its_group_has_an_update(
 def test_a_process_that_is_gone_fails_the_run_and_none_is_left(
     over: StacksOverCores, scenario: Scenario, begun: NDArray[np.float32]
 ) -> None:
-    over._over._processes[1].kill()
-    over._over._processes[1].join()
+    over._over._forks._processes[1].kill()
+    over._over._forks._processes[1].join()
     with pytest.raises(FedmodelError, match=r"^a process that trained silos ended, .*; the run goes on from its last"):
         over.round(2, scenario.federation.silos, begun, FRESH)
     assert multiprocessing.active_children() == []
