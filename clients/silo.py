@@ -137,11 +137,11 @@ class Silo:
         for sha256 in bases_of(self.scenario):
             bases.base_of(sha256)
 
-    @property
+    @cached_property
     def simulated(self) -> bool:
         """Whether it is one of a simulation's own silos: keys that lie open, in a run's folder that is marked as one.
 
-        A deployed silo's home is its kit, whatever that holds.
+        A deployed silo's home is its kit, whatever that holds. It is looked at once for each message.
         """
         return self.folder != self.home and (self.home / SIMULATED).is_file() and not is_sealed(self.folder)
 

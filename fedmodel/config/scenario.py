@@ -8,7 +8,8 @@ counted.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Final
 
@@ -249,6 +250,10 @@ class Scenario(Section):
             part: Which phase of training, from 0, where lots grow. Unit, clip, delta, noise and where it comes from are
                 all phases'; rate, divisor, steps and rounds are this one's.
         """
+        return _plan(_Asked(self.json_text, self, silo, part))
+
+    def _plan(self, silo: str, part: int) -> SiloPlan:
+        """Return what the silo is asked to train, computed anew."""
         shared = self.privacy
         own = shared.silo.get(silo, SiloPrivacyConfig())
         target_is_own = own.epsilon is not None or own.noise_multiplier is not None
@@ -278,3 +283,19 @@ class Scenario(Section):
                 if len(lots) > 1
             ),
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A plan that is asked for; two are equal whose scenarios say the same."""
+
+    text: str
+    scenario: Scenario = field(compare=False)
+    silo: str
+    part: int
+
+
+@lru_cache(maxsize=1 << 12)
+def _plan(asked: _Asked) -> SiloPlan:
+    """Return a plan, computed once for equal scenarios."""
+    return asked.scenario._plan(asked.silo, asked.part)  # noqa: SLF001 - the other half of `Scenario.plan`

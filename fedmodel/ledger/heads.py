@@ -25,6 +25,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Self
 
@@ -138,7 +139,7 @@ def open_head(note: bytes, origin: str, public: bytes) -> Head:
     if len(ours) != 1:
         raise LedgerTampered(f"{origin}: a head has one signature by the key {key_id.hex()}, and this has {len(ours)}")
     try:
-        verify_note(public, text.encode(), ours[0][_KEY_ID_SIZE:])
+        _verify_once(public, text.encode(), ours[0][_KEY_ID_SIZE:])
     except CryptoError as error:
         raise LedgerTampered(f"{origin}: a head is not as the key {key_id.hex()} signed it: {error}") from None
     if not _DECIMAL.fullmatch(lines[1]) or int(lines[1]) > MOST_ENTRIES:
@@ -253,6 +254,12 @@ def follow(proven: Proven, origin: str, public: bytes, last: Head | None) -> Hea
     except LedgerTampered as error:
         raise LedgerTampered(f"{origin}: {error}") from None
     return head
+
+
+@lru_cache(maxsize=1 << 12)
+def _verify_once(public: bytes, text: bytes, signature: bytes) -> None:
+    """Check a signature; one that was found right is not checked again by this process, and a wrong one is."""
+    verify_note(public, text, signature)
 
 
 def _check_origin(origin: str) -> None:

@@ -40,7 +40,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
@@ -50,6 +51,7 @@ from fedmodel.secagg.masking import Sign, apply_masks
 from fedmodel.secagg.messages import (
     Advert,
     Commit,
+    Kind,
     Mask,
     MessageScope,
     Reveal,
@@ -545,16 +547,44 @@ class Participant:
 
     def _check_quorum(self, place: MessageScope, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
         """Refuse a list that too few silos of the roster signed. Only as many signatures are verified as are needed."""
-        needed = self._policy.quorum(self._roster)
-        signers: set[int] = set()
-        for data in commits[: len(self._roster)]:
-            commit = Commit.read(data, place)
-            if (commit.context, commit.survivors) != (context, told):
-                raise AggregationRefused(Rule.TWO_FACED, f"silo {commit.sender} signed another list or context")
-            signers.add(commit.sender)
-            if len(signers) >= needed:
-                return
-        raise AggregationRefused(Rule.QUORUM, f"{len(signers)} silos signed, where {needed} are needed")
+        bound = self._roster.digest + place.header(Kind.COMMIT, 0, 0)
+        known = tuple(commits[: len(self._roster)])
+        _check_signed(_Signed(place, bound, context, told, known, self._policy.quorum(self._roster)))
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """What is to be signed, and COMMITs of it; two are equal that are of one place and the very same bytes.
+
+    Attributes:
+        place: Where the COMMITs belong.
+        bound: All of it that they are bound to: the roster, and what a header says.
+        context: As it must be in each.
+        survivors: The hash of the list, as it must be in each.
+        commits: As they came.
+        needed: How many silos have to sign.
+    """
+
+    place: MessageScope = field(compare=False)
+    bound: bytes
+    context: bytes
+    survivors: bytes
+    commits: tuple[bytes, ...]
+    needed: int
+
+
+@lru_cache(maxsize=16)
+def _check_signed(asked: _Signed) -> None:
+    """Refuse too few signatures; the very same ones that were enough are not read again by this process."""
+    signers: set[int] = set()
+    for data in asked.commits:
+        commit = Commit.read(data, asked.place)
+        if (commit.context, commit.survivors) != (asked.context, asked.survivors):
+            raise AggregationRefused(Rule.TWO_FACED, f"silo {commit.sender} signed another list or context")
+        signers.add(commit.sender)
+        if len(signers) >= asked.needed:
+            return
+    raise AggregationRefused(Rule.QUORUM, f"{len(signers)} silos signed, where {asked.needed} are needed")
 
 
 @contextmanager

@@ -194,7 +194,7 @@ class Answering:
             for observer in self._observers:
                 observer.watch(sgd)
             hold_near(optimizer, scenario.training.proximal)  # behind observers, which see what is released
-            if others is not None:
+            if others is not None and alike is not None:
                 masks = Masks(event.drawn_from, _seed(scenario), self.site.silo, question.number)
                 others.begin(alike, masks, rows)
 
@@ -211,8 +211,10 @@ class Answering:
             observer.end(update_P)
         return update_P
 
-    def _measured(self, question: Question, event: Event, device: torch.device) -> tuple[int, Ranks | None, Pipeline]:
-        """Return the rows of a physical batch, the processes besides this one, and what all of them measured.
+    def _measured(
+        self, question: Question, event: Event, device: torch.device
+    ) -> tuple[int, Ranks | None, Pipeline | None]:
+        """Return the rows of a physical batch, the processes besides this one, and what all measured, if there are any.
 
         Every process holds the pipeline to the clip at this model, on its own device; and together they were seen to
         sum up made-up records to the bit as this one does, in physical batches of these rows.
@@ -221,9 +223,9 @@ class Answering:
         others = ranks_of(self.site.processes)
         share(device, sharing(self.site.device, self.site.processes, device))
         own = partial(rows_at, *key, device, question.vector_P, self._wrappers)
-        alike = Pipeline(key[0], event_to_json(key[1]), self.site.device, None)
         if others is None:
-            return own(), None, alike
+            return own(), None, None
+        alike = Pipeline(key[0], event_to_json(key[1]), self.site.device, None)
         if scenario.training.max_physical_batch == "auto":
             alike = replace(alike, most=most_rows_of(*key, device))
         rows = others.measured(alike, question.vector_P, own, partial(measuring_s, key[0], device))

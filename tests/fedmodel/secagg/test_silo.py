@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -637,6 +638,24 @@ def test_a_silo_that_signed_nothing_reveals_for_a_quorum_alone() -> None:
     for few in ([], commits[:3], [commits[0]] * 4, [*commits[:3], commits[0]]):
         assert refusal(held.reveal_one, 5, commits=few) is Rule.QUORUM
     held.reveal_one(5, commits=commits[::-1])
+
+
+def test_the_same_commits_are_read_once_whichever_silos_are_shown_them_and_any_others_anew() -> None:
+    held = masked_round(5)
+    commits = [held.commit_one(number) for number in (1, 2, 3, 4, 5)]
+    with mock.patch.object(Commit, "read", side_effect=Commit.read) as read:
+        held.reveal_one(1, commits=commits)
+        before = read.call_count
+        held.reveal_one(2, commits=commits)
+        assert read.call_count == before > 0
+        assert refusal(held.reveal_one, 3, commits=commits[:3]) is Rule.QUORUM
+        flipped = commits[0][:-1] + bytes([commits[0][-1] ^ 1])
+        for _ in range(2):
+            assert refusal(held.reveal_one, 3, commits=[flipped, *commits[1:]]) is Rule.BAD_SIGNATURE
+        other = signed_by(held, (2, 3, 4, 5), [1, 2, 3, 4])
+        assert refusal(held.reveal_one, 3, [1, 2, 3, 4], commits) is Rule.TWO_FACED
+        assert refusal(held.reveal_one, 3, commits=other) is Rule.TWO_FACED
+        held.reveal_one(3, commits=commits)
 
 
 def test_commits_on_another_list_or_context_do_not_count() -> None:
