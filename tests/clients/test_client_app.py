@@ -25,7 +25,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.provision import SIMULATED, provision
 from fedmodel.secagg import MOST_ATTEMPTS, Window
-from scenarios.simulation.grid import _delivered
+from scenarios.simulation.grid import delivered
 from tests.fakes import FaultyGrid, charged
 
 PATIENT = "Ada Lovelace, born 1815-12-10"
@@ -295,7 +295,7 @@ def test_the_wall_holds_when_the_silos_own_log_fails(
 
     monkeypatch.setattr(Silo, "records", fails)
     grid = FaultyGrid(tiny, tmp_path)
-    reply = app(_delivered(grid.asked(wire.join_request(), wire.JOIN, 2), "1"), grid._contexts[2])
+    reply = app(delivered(grid.asked(wire.join_request(), wire.JOIN, 2), "1"), grid._contexts[2])
     assert wire.refusal_code(reply.error) == "internal"
     assert "Lovelace" not in repr(reply) + "".join(capfd.readouterr())
 
@@ -304,7 +304,7 @@ def test_a_scenario_made_to_break_the_parser_is_a_refusal(tiny: Scenario, tmp_pa
     grid = FaultyGrid(tiny, tmp_path)
     request = grid.asked(wire.join_request(), wire.JOIN, 2)
     grid._contexts[2].run_config = {**grid._contexts[2].run_config, "scenario": "[" * 200_000}
-    assert wire.refusal_code(app(_delivered(request, "1"), grid._contexts[2]).error) == "config-refused"
+    assert wire.refusal_code(app(delivered(request, "1"), grid._contexts[2]).error) == "config-refused"
 
 
 def test_a_node_without_configuration_refuses(tiny: Scenario, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ from fedmodel.ledger.heads import Proven, follow, open_head
 from fedmodel.privacy.events import event_to_json
 from fedmodel.provision import read_kit
 from fedmodel.seeds import derive_seed
-from scenarios.simulation.grid import _delivered
+from scenarios.simulation.grid import delivered
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, run_config
 
@@ -443,7 +443,7 @@ class Server:
         known = self.silo.heads[-1] if self.silo.heads else b""
         request = wire.TrainRequest(number, self.models[number], known=known) if number else None
         content = wire.train_request(request) if request else wire.join_request()
-        return _delivered(self._grid.asked(content, wire.TRAIN if number else wire.JOIN, NODE), str(number + 1))
+        return delivered(self._grid.asked(content, wire.TRAIN if number else wire.JOIN, NODE), str(number + 1))
 
     def join(self) -> None:
         """Ask for the first answer alone."""
@@ -493,7 +493,7 @@ class KillingGrid(FaultyGrid):
             if self._strays and message.metadata.message_type == wire.TRAIN:
                 request = wire.read_train_request(message)
                 other = wire.train_request(replace(request, model_P=request.model_P + np.float32(1 / 16)))
-                message = _delivered(self.asked(other, wire.TRAIN, NODE), message.metadata.message_id)
+                message = delivered(self.asked(other, wire.TRAIN, NODE), message.metadata.message_id)
         raise AssertionError
 
 
