@@ -24,9 +24,10 @@ class Vectorised:
     name: str = "vectorised"
     one_process: bool = True
     keeps_ledgers: bool = False
-    noise_added: str = "in the one process that simulated all silos together, and kept no ledger of any"
+    noise_added: str = "in the one process that simulated all silos together, or in forks of it, and no ledger was kept"
     records_read: str = (
-        "Records of all silos were read in the one process that simulated them together: nothing kept them apart."
+        "Records of all silos were read in the one process that simulated them together, and forks of it had them all:"
+        " nothing kept them apart."
     )
 
     def check(self, scenario: Scenario) -> None:
