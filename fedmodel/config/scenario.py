@@ -295,6 +295,11 @@ class _Asked:
     part: int
 
 
+def forget_plans() -> None:
+    """Forget the plans that were made, where what makes them is another by now."""
+    _plan.cache_clear()
+
+
 @lru_cache(maxsize=1 << 12)
 def _plan(asked: _Asked) -> SiloPlan:
     """Return a plan, computed once for equal scenarios."""

@@ -175,7 +175,7 @@ def batch_not_padded() -> Planted:
 
 def grid_left_out() -> Planted:
     """Release every bit of the noised sum."""
-    return replaced(release, "rounded", lambda values, _: values)
+    return replaced(release, "round_", lambda values, _: values)
 
 
 def noise_times(factor: float) -> Planted:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from fedmodel.config.scenario import forget_plans
 from fedmodel.learning.jobs._pipelines import forget_pipelines
 from fedmodel.learning.jobs.training import _check_release_once
 from fedmodel.privacy.accounting import calibrate_lots
@@ -34,7 +35,7 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Forget what was found out about a pipeline and about noise, before and after: a fault changes both."""
+    """Forget what was found out about pipelines, noise and plans, before and after: a fault changes them."""
     _forget()
     try:
         yield
@@ -46,6 +47,7 @@ def _forget() -> None:
     forget_pipelines()
     _check_release_once.cache_clear()
     calibrate_lots.cache_clear()
+    forget_plans()
 
 
 @contextmanager
