@@ -46,6 +46,11 @@ def divided(sum_: Tensor, denominator: int) -> Tensor:
     return sum_.to(torch.float32) / denominator
 
 
+def rounded(values: Tensor, step: float) -> Tensor:
+    """Return float64 values at the nearest multiples of a power of two, ties to even, for a mechanism of one's own."""
+    return round_(values.clone(), step)
+
+
 def round_(values: Tensor, step: float) -> Tensor:
     """Round float64 values to the nearest multiples of a power of two, ties to even, in place; return them."""
     return values.mul_(1 / step).round_().mul_(step)  # to divide by a power of two is to multiply, and slower
