@@ -201,7 +201,7 @@ def _answered(answer: Callable[[Any], Any], question: Any) -> Any:
         if not isinstance(error, FedmodelError):  # whose one line says it all
             error.add_note(f"in a process that was forked:\n{found}")
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own, of the line before
-    except Exception:
+    except Exception:  # whatever a pipe does not carry: one that is made of more than its words
         return _Raised(RuntimeError(found))
     return _Raised(error)
 
