@@ -108,14 +108,6 @@ def interrupted(grid: InProcessGrid, message: Message) -> Message:
     return ANSWER(grid, message)
 
 
-@pytest.fixture
-def hears() -> Iterator[None]:
-    """Hear Ctrl-C, which whoever started the tests in the background had them ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("hears")
 @pytest.mark.parametrize(
     ("story", "raised"),

@@ -226,14 +226,6 @@ def useless(self: OneByOne, number: int, silos: Sequence[str], *rest: Any) -> An
     return found if number == 1 else Trained({}, dict.fromkeys(silos, DataError.code))
 
 
-@pytest.fixture
-def hears() -> Iterator[None]:
-    """Hear Ctrl-C, which whoever started the tests in the background had them ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("hears")
 @pytest.mark.parametrize(
     ("story", "raised"),
