@@ -40,18 +40,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
 from fedmodel.secagg import ring, shamir
+from fedmodel.secagg.checks import check_quorum, checked_cohort, checked_survivors
 from fedmodel.secagg.keys import MaskKey, commitment, envelope_context, pair_key, self_key
 from fedmodel.secagg.masking import Sign, apply_masks
 from fedmodel.secagg.messages import (
     Advert,
     Commit,
-    Kind,
     Mask,
     MessageScope,
     Reveal,
@@ -59,7 +58,6 @@ from fedmodel.secagg.messages import (
     Share,
     cohort_digest_of,
     graph_seed,
-    survivors_digest,
     words_digest,
 )
 from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
@@ -185,7 +183,7 @@ class Participant:
         if len(window.rounds) != window.count:
             raise AggregationRefused(Rule.REPLAYED, "a round of this window is past already")
         place = MessageScope(setting, window.first)
-        told = self._checked_cohort(window, place, adverts)
+        told = checked_cohort(place, adverts, self.number, bytes.fromhex(window.advert))
         cohort = sorted(told)
         topology = self._policy.topology(len(cohort))
         cohort_digest = cohort_digest_of(setting, [told[number][1] for number in cohort])
@@ -335,7 +333,7 @@ class Participant:
         state, setting = self._at(round_number, attempt), self._setting(round_number, attempt, 1)
         if state.signed is not None or state.revealed:
             raise AggregationRefused(Rule.TWO_FACED, f"a survivor list of round {round_number} was signed already")
-        told = self._checked_survivors(round_number, attempt, context, survivors)
+        told = checked_survivors(setting, self.number, context, survivors, self._part(round_number, attempt))
         state.signed = (context + told).hex()
         self._enter(state)
         return Commit(self.number, context, told).sign(MessageScope(setting, round_number), self._identity)
@@ -364,15 +362,16 @@ class Participant:
         state, setting = self._at(round_number, attempt), self._setting(round_number, attempt, 1)
         if state.revealed:
             raise AggregationRefused(Rule.REPEATED, f"shares of round {round_number} were given already")
-        told = self._checked_survivors(round_number, attempt, context, survivors)
-        held = self._part(round_number, attempt)
-        if held is None or not held.held:
+        part = self._part(round_number, attempt)
+        told = checked_survivors(setting, self.number, context, survivors, part)
+        if part is None or not part[1].held:
             raise self._without_part(f"this silo holds no shares of round {round_number}")
+        held = part[1]
         place = MessageScope(setting, round_number)
         if state.signed not in (None, (context + told).hex()):
             raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
         if self._policy.consistency == "commit":
-            self._check_quorum(place, context, told, commits)
+            check_quorum(place, context, told, commits)
         alive = set(survivors)
         shares: dict[int, tuple[Secret, int]] = {}
         for dealer, (of_b, of_root) in held.held.items():
@@ -434,12 +433,13 @@ class Participant:
             "what this silo kept of the window was lost, or is older than its ledger; it is back with the next window",
         )
 
-    def _part(self, round_number: int, attempt: int) -> RoundState | None:
-        """Return what this silo holds of a round, or None if it has no part in it."""
+    def _part(self, round_number: int, attempt: int) -> tuple[WindowState, RoundState] | None:
+        """Return what this silo holds of a window and of its round, or None if it has no part in the round."""
         window = self._state.window
         if window is None or window.attempt != attempt or not window.received:
             return None
-        return window.rounds.get(str(round_number))
+        held = window.rounds.get(str(round_number))
+        return None if held is None else (window, held)
 
     def _at(self, round_number: int, attempt: int) -> State:
         """Return this silo's state in a round; it is fresh if the round is higher than any before.
@@ -475,30 +475,6 @@ class Participant:
     def _transport_key(self, setting: Setting, secret: bytes) -> SealingKey:
         return SealingKey(self._policy.suite, secret, setting.base + self.number.to_bytes(4, "big"))
 
-    def _checked_cohort(
-        self, window: WindowState, place: MessageScope, adverts: Sequence[bytes]
-    ) -> dict[int, tuple[Advert, bytes]]:
-        """Return the cohort's adverts by number, each with its bytes, after a check of every rule about them."""
-        if len(adverts) > len(self._roster):
-            raise AggregationRefused(Rule.COHORT, f"{len(adverts)} adverts, where the roster has {len(self._roster)}")
-        told: dict[int, tuple[Advert, bytes]] = {}
-        owners: dict[bytes, int] = {}
-        for data in adverts:
-            advert = Advert.read(data, place)
-            if advert.sender in told:
-                raise AggregationRefused(Rule.DUPLICATE, f"silo {advert.sender} is in the cohort twice")
-            told[advert.sender] = advert, data
-            advert.check_keys()
-            for key in (advert.transport, *advert.mask_keys):
-                other = owners.setdefault(key, advert.sender)
-                if self.number in (other, advert.sender) and other != advert.sender:
-                    raise AggregationRefused(Rule.ECHOED_KEY, f"silo {other + advert.sender - self.number} has our key")
-                if other != advert.sender:
-                    raise AggregationRefused(Rule.DUPLICATE, f"silos {other} and {advert.sender} have one key")
-        if self.number not in told or told[self.number][1].hex() != window.advert:
-            raise AggregationRefused(Rule.OWN_ADVERT, "our own advert is missing or changed")
-        return told
-
     def _opened_share(self, window: WindowState, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
         """Return a SHARE, the shares in it, and for each round the secret agreed with us under the hybrid suite."""
         share = Share.read(data, MessageScope(setting, window.first))
@@ -518,73 +494,6 @@ class Participant:
                 key, offer = self._mask_key(setting, int(number), held), share.offers[int(number) - window.first]
                 agreed[number] = key.agree(share.sender, b"", offer).hex()
         return share, opened, agreed
-
-    def _checked_survivors(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
-        """Return the hash of a survivor list that this silo can accept."""
-        alive = set(survivors)
-        fits = list(survivors) == sorted(alive) and alive <= set(range(1, len(self._roster) + 1))
-        if not fits or len(alive) < self._policy.n_min or len(context) != 32:
-            raise AggregationRefused(
-                Rule.SURVIVORS, f"{len(alive)} survivors, where policy asks for {self._policy.n_min} of the roster"
-            )
-        held = self._part(round_number, attempt)
-        window = self._state.window
-        if held is None or window is None:
-            if self.number in alive:
-                raise AggregationRefused(Rule.SURVIVORS, "we are listed as a survivor of a round we have no part in")
-            return survivors_digest(survivors)
-        if not alive <= set(window.cohort) or (held.context is None and self.number in alive):
-            raise AggregationRefused(Rule.SURVIVORS, "a survivor is not of the cohort, or sent nothing")
-        if held.context is not None:
-            if held.context != context.hex():
-                raise AggregationRefused(
-                    Rule.CONTEXT, "others masked in another context: another model, or other rules"
-                )
-            strangers = alive & set(window.peers) - set(held.masked_with)
-            if strangers and self.number in alive:
-                raise AggregationRefused(Rule.NOT_MASKED_WITH, f"silo {min(strangers)} survives, and we did not")
-        return survivors_digest(survivors)
-
-    def _check_quorum(self, place: MessageScope, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
-        """Refuse a list that too few silos of the roster signed. Only as many signatures are verified as are needed."""
-        bound = self._roster.digest + place.header(Kind.COMMIT, 0, 0)
-        known = tuple(commits[: len(self._roster)])
-        _check_signed(_Signed(place, bound, context, told, known, self._policy.quorum(self._roster)))
-
-
-@dataclass(frozen=True)
-class _Signed:
-    """What is to be signed, and COMMITs of it; two are equal that are of one place and the very same bytes.
-
-    Attributes:
-        place: Where the COMMITs belong.
-        bound: All of it that they are bound to: the roster, and what a header says.
-        context: As it must be in each.
-        survivors: The hash of the list, as it must be in each.
-        commits: As they came.
-        needed: How many silos have to sign.
-    """
-
-    place: MessageScope = field(compare=False)
-    bound: bytes
-    context: bytes
-    survivors: bytes
-    commits: tuple[bytes, ...]
-    needed: int
-
-
-@lru_cache(maxsize=16)
-def _check_signed(asked: _Signed) -> None:
-    """Refuse too few signatures; the very same ones that were enough are not read again by this process."""
-    signers: set[int] = set()
-    for data in asked.commits:
-        commit = Commit.read(data, asked.place)
-        if (commit.context, commit.survivors) != (asked.context, asked.survivors):
-            raise AggregationRefused(Rule.TWO_FACED, f"silo {commit.sender} signed another list or context")
-        signers.add(commit.sender)
-        if len(signers) >= asked.needed:
-            return
-    raise AggregationRefused(Rule.QUORUM, f"{len(signers)} silos signed, where {asked.needed} are needed")
 
 
 @contextmanager
