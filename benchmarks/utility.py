@@ -57,8 +57,10 @@ def trained(who: str, field: Field, level: Level, settings: list[str]) -> Scores
     """Return the figures of one run of a row."""
     if who == FEDERATED:
         return federated(field, settings)
+    if who == CENTRAL:
+        return central(field, level.central, settings)
     silos = len(read_scenario(field.scenario, settings).federation.silos)
-    return central(field, level, settings, math.sqrt(silos) if who == CENTRAL_AS_NOISY else 1.0)
+    return central(field, level.noisy or level.central, settings, math.sqrt(silos))
 
 
 @dataclass

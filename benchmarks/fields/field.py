@@ -25,11 +25,13 @@ class Level:
         settings: Overrides of the scenario; `privacy.epsilon` is among them unless the baseline is.
         central: Learning rate, steps and clip of the central run.
         published: The figure of others, with its source.
+        noisy: The same of the central run with all silos' noise, where that learns better by others; else None.
     """
 
     settings: tuple[str, ...]
     central: tuple[float, int, float]
     published: str = ""
+    noisy: tuple[float, int, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from fedmodel.data.records import Records
 from fedmodel.kinds.shape import SURVIVAL
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import objective
-from fields.field import Field, Level, Scores, records_of
+from fields.field import Field, Scores, records_of
 
 
 def outputs(module: nn.Module, x_NF: NDArray[Any]) -> NDArray[Any]:
@@ -44,19 +44,19 @@ def federated(field: Field, settings: list[str]) -> Scores:
         return field.score(scenario, held_out, outputs(run.model, held_out.x_NF))
 
 
-def central(field: Field, level: Level, settings: list[str], times_the_noise: float = 1.0) -> Scores:
+def central(field: Field, how: tuple[float, int, float], settings: list[str], times_the_noise: float = 1.0) -> Scores:
     """Return the figures of the same model, trained on all silos' records together by plain Opacus, in full lots.
 
     Args:
         field: Whose.
-        level: Of which epsilon.
-        settings: Overrides of the scenario.
+        how: Learning rate, steps and clip.
+        settings: Overrides of the scenario, epsilon among them.
         times_the_noise: How much of the noise that this epsilon asks for is added.
     """
     scenario = settled(read_scenario(field.scenario, settings))
     held_out, silos = records_of(scenario)
     train = Records.joined(silos)
-    rate, steps, clip = level.central
+    rate, steps, clip = how
     losses = objective(scenario.data.shape, scenario.training.loss).losses
     module = build_model(scenario.model, scenario.data.shape, seed=scenario.seed or 0)
     optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=scenario.training.momentum)

@@ -62,10 +62,23 @@ def test_a_central_lot_that_is_added_up_of_parts_or_by_two_passes_is_the_same_lo
     whole = benchmark.FIELDS["heart"]
     seen: list[np.ndarray] = []
     watched = replace(whole, score=lambda *told: seen.append(told[2]) or {})
-    level = replace(whole.levels["epsilon 1"], central=(1.0, 3, 0.5))  # most records are clipped
-    settings = ["seed=11", "encryption={}", *level.settings]
+    settings = ["seed=11", "encryption={}", *whole.levels["epsilon 1"].settings]
+    how = 1.0, 3, 0.5  # most records are clipped
     for at_once, ghost in ((10_000, False), (50, False), (50, True)):
-        benchmark.central(replace(watched, at_once=at_once, ghost=ghost), level, settings, times_the_noise=0.0)
+        benchmark.central(replace(watched, at_once=at_once, ghost=ghost), how, settings, times_the_noise=0.0)
     assert np.abs(seen[0]).max() > 0.1
     assert seen[1] == pytest.approx(seen[0], abs=1e-5)
     assert seen[2] == pytest.approx(seen[0], abs=1e-5)
+
+
+def test_a_central_row_trains_as_its_level_says_and_the_noisy_one_by_its_own_rate_where_it_has_one(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(benchmark, "central", lambda _, how, __, times=1.0: seen.append((how, times)) or {})
+    whole = benchmark.FIELDS["heart"]
+    for noisy in (None, (0.1, 2, 0.5)):
+        level = replace(whole.levels["epsilon 1"], central=(0.3, 2, 0.5), noisy=noisy)
+        for who in (benchmark.CENTRAL, benchmark.CENTRAL_AS_NOISY):
+            benchmark.trained(who, whole, level, ["seed=11", *level.settings])
+    assert seen == [((0.3, 2, 0.5), 1.0), ((0.3, 2, 0.5), 2.0), ((0.3, 2, 0.5), 1.0), ((0.1, 2, 0.5), 2.0)]
