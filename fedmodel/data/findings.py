@@ -253,10 +253,10 @@ def _reading(config: TableConfig, part: TableSource, person: PersonColumn | None
     reader = ColumnReader(name, part, part.tokenizer)
     if person is not None and name == person.column:
         return _Reading("id", lambda some, _: _ids(some, person.form))
-    if name in config.label_columns:
+    if name in config.predicted_as:
         return _Reading(
-            "label",
-            lambda some, keep: target(config, reader, some, keep, config.feature_bound),
+            "time" if name == config.time else "label",
+            lambda some, keep: target(config, name, reader, some, keep, config.feature_bound),
             config.labels,
             config.label_range is not None,
         )

@@ -55,8 +55,9 @@ def proposed(config: TableConfig, source: TableSource) -> dict[str, Any]:
     form, tables = there
     if form.csv or form.folder:
         form, tables = _without_missing(config, form, tables)
-    columns = [(one.type, table[one.name]) for table in tables for one in config.columns]
-    numbers = [kind_seen(values) for kind, values in columns if kind in ("float", "integer")]
+    kinds = {one.name: one.type for one in config.columns} | config.predicted_as
+    columns = [(kind, table[name]) for table in tables for name, kind in kinds.items()]
+    numbers = [kind_seen(values) for kind, values in columns if kind in ("float", "integer", "time")]
     if COMMAS in numbers and form.url is None and not form.parquet:
         form = form.model_copy(update={"decimal": ","})
     form = form.model_copy(update=_words([values for kind, values in columns if kind == "boolean"], form))

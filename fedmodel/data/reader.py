@@ -98,13 +98,24 @@ class ColumnReader:
 
     def numbers(self, range_: tuple[float, float], values: pa.ChunkedArray, bound: float) -> NDArray[np.float32]:
         """Return numbers with their public range mapped onto [-1, 1], and bounded; none may be missing."""
+        return onto_unit(self._finite(values), *range_, bound)
+
+    def times(self, values: pa.ChunkedArray) -> NDArray[np.float64]:
+        """Return for how long each was looked at; none may be missing or below 0."""
+        raw_N = self._finite(values)
+        if (raw_N < 0).any():
+            raise DataError("a time is below 0; count it from when each was first looked at, or leave such records out")
+        return raw_N
+
+    def _finite(self, values: pa.ChunkedArray) -> NDArray[np.float64]:
+        """Return numbers, of which none may be missing."""
         values = self._typed(values, "float")
         if values.null_count:
             raise DataError("a value is missing; leave such records out")
         raw_N: NDArray[np.float64] = values.to_numpy().astype(np.float64)
         if not np.isfinite(raw_N).all():
             raise DataError(NOT_FINITE)
-        return onto_unit(raw_N, *range_, bound)
+        return raw_N
 
     def truths(self, values: pa.ChunkedArray) -> NDArray[np.int64]:
         """Return 1 where a value is true and 0 where it is false; none may be missing."""

@@ -15,6 +15,9 @@ adds or removes one, at most, and changes no other.
 | label      | as a category                              | its place among `labels`                            |
 |            | of `label_range`: as a float               | the range mapped onto [-1, 1], bounded to that      |
 |            | of several: as booleans                    | 0 or 1 for each of them                             |
+|            | of survival: as a boolean, or as one of    | with the time one number, of that record's interval |
+|            | two `labels`                               | (`fedmodel.kinds.survival`)                         |
+| time       | as a float from 0 on                       | likewise                                            |
 | person     | text, bytes, whole numbers                 | a number that stands for that person here alone, by |
 |            |                                            | the normal form of her id (`fedmodel.data.persons`) |
 
@@ -57,6 +60,7 @@ from fedmodel.data.tokenizer import check_tokenizer
 from fedmodel.data.tokens import inputs_of
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds import survival
 from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import TableConfig
@@ -144,7 +148,7 @@ def check_text(config: TableConfig, source: TableSource) -> None:
 def names_of(config: TableConfig) -> tuple[str, ...]:
     """Return the columns that the source must have."""
     person = [config.person.column] if config.person else []
-    return (*(column.name for column in config.columns), *config.label_columns, *person)
+    return (*(column.name for column in config.columns), *config.predicted_as, *person)
 
 
 def person_column(config: TableConfig, source: TableSource) -> PersonColumn | None:
@@ -182,10 +186,10 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
                 )
             at += width
         targets = []
-        for label in config.label_columns:
-            with _named(config, label, place):
-                targets.append(target(config, ColumnReader(label, source), table[label], keep_N))
-        y_N = targets[0] if len(targets) == 1 else np.stack(targets, axis=1)
+        for name in config.predicted_as:
+            with _named(config, name, place):
+                targets.append(target(config, name, ColumnReader(name, source), table[name], keep_N))
+        y_N = _together(config, targets)
         if normal is not None:
             ids.append(normal.filter(pa.array(keep_N)))
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
@@ -222,22 +226,39 @@ def arranged(
 
 
 def target(
-    config: TableConfig, reader: ColumnReader, values: pa.ChunkedArray, keep_N: NDArray[np.bool_], bound: float = 1.0
+    config: TableConfig,
+    name: str,
+    reader: ColumnReader,
+    values: pa.ChunkedArray,
+    keep_N: NDArray[np.bool_],
+    bound: float = 1.0,
 ) -> NDArray[Any]:
-    """Return what a label's column becomes, and mark in `keep_N` which records are dropped for it.
+    """Return what a column that is predicted becomes, and mark in `keep_N` which records are dropped for it.
 
     Args:
-        config: Says whether it is of classes, of numbers, or one of several that are true or false.
+        config: Says as what it is read.
+        name: Of the column.
         reader: Of the column.
         values: What stands in it.
         keep_N: Which records are kept.
         bound: What a number is bounded to once its range is mapped onto [-1, 1].
     """
+    read_as = config.predicted_as[name]
+    if read_as == "time":
+        return reader.times(values)
+    if read_as == "boolean":
+        return reader.truths(values)
     if config.label_range is not None:
         return reader.numbers(config.label_range, values, bound)
-    if len(config.label_columns) > 1:
-        return reader.truths(values)
     return reader.labels(config.labels, config.unknown_label, values, keep_N)
+
+
+def _together(config: TableConfig, found: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return records' targets, of what each column that is predicted became."""
+    if config.time is not None:
+        seen_N, time_N = found
+        return survival.targets(time_N, seen_N, config.ends)
+    return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
 
 def held_out_part(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> pa.Table:

@@ -201,6 +201,7 @@ def check_table(
     labels: tuple[str, ...],
     label_range: tuple[float, float] | None,
     person: PersonColumn | None,
+    time: str | None,
 ) -> None:
     """Refuse a table that could not be read one way only.
 
@@ -208,10 +209,12 @@ def check_table(
         ValueError: Which rule it breaks.
     """
     several = isinstance(label, tuple)
-    if label is None or not columns or not (several or len(labels) > 1 or label_range is not None):
+    timed = time is not None and not labels
+    if label is None or not columns or not (several or len(labels) > 1 or label_range is not None or timed):
         raise ValueError(
-            'source = "table" needs label, the column to predict; labels, its classes in order and at least two, or'
-            " label_range, the public range of a number; and at least one [[data.columns]]"
+            'source = "table" needs label, the column to predict; labels, its classes in order and at least two,'
+            " label_range, the public range of a number, or time, the column of times until an event; and at least one"
+            " [[data.columns]]"
         )
     if bool(labels) + (label_range is not None) + several > 1:
         raise ValueError(
@@ -220,7 +223,12 @@ def check_table(
         )
     if label_range is not None and not rises(label_range):
         raise ValueError(f"label_range must {RISING}, found {list(label_range)}")
-    predicted = label if isinstance(label, tuple) else (label,)
+    if time is not None and (several or label_range is not None or len(labels) not in (0, 2)):
+        raise ValueError(
+            "with time, label is the one column of whether the event ended it; labels are two, what stands there for no"
+            " event and for one, and left out where that is false or true; no other key says what is predicted"
+        )
+    predicted = (*(label if isinstance(label, tuple) else (label,)), *([] if time is None else [time]))
     if several and len(predicted) < 2:
         raise ValueError(
             'label = [...] names two columns at least; of one that is true or false, say labels = ["false", "true"]'

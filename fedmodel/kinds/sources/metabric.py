@@ -7,14 +7,14 @@ patients. Who lived at the last one counts as alive then.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
-from fedmodel.kinds.shape import SURVIVAL, ArrayShape, DataShape
+from fedmodel.kinds.shape import DataShape
 from fedmodel.kinds.shipped import Shipped
 from fedmodel.kinds.source import Dealt
+from fedmodel.kinds.survival import Ends, survival_shape, targets
 from fedmodel.system.kinds import not_known
 
 if TYPE_CHECKING:
@@ -53,17 +53,8 @@ class MetabricConfig(Dealt):
 
     source: Literal["metabric"]
     # Left out of what is hashed where they are not said: scenarios from before them keep the hash that silos admit.
-    ends: Annotated[tuple[Annotated[float, Field(gt=0, le=1_000)], ...], Field(strict=False, max_length=100)] = Field(
-        default=ENDS, exclude_if=lambda said: said == ENDS
-    )
+    ends: Ends = Field(default=ENDS, exclude_if=lambda said: said == ENDS)
     leave_out: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), exclude_if=lambda said: said == ())
-
-    @field_validator("ends")
-    @classmethod
-    def _ends_rise(cls, ends: tuple[float, ...]) -> tuple[float, ...]:
-        if len(ends) < 2 or any(later <= end for end, later in pairwise(ends)):
-            raise ValueError(f"ends are two at least and rise, found {list(ends)}")
-        return ends
 
     @field_validator("leave_out")
     @classmethod
@@ -83,15 +74,7 @@ class MetabricConfig(Dealt):
     @property
     def shape(self) -> DataShape:
         """Nine named features or fewer, and a target of the declared intervals (`fedmodel.kinds.shape.SURVIVAL`)."""
-        return DataShape(
-            (len(self.columns),),
-            len(self.ends),
-            tuple(self.columns),
-            target=ArrayShape((), 2 * len(self.ends) + 1),
-            task=SURVIVAL,
-            ends=self.ends,
-            time_unit="months",
-        )
+        return survival_shape((len(self.columns),), tuple(self.columns), self.ends, "months")
 
     @property
     def described(self) -> str:
@@ -109,8 +92,7 @@ class MetabricConfig(Dealt):
         table = _table()
         x_NF = np.stack([table[column].to_numpy().astype(np.float64) for column in self.columns.values()], axis=1)
         months_N, seen_N = times()
-        interval_N = np.searchsorted(self.ends, months_N, side="right")
-        return x_NF, 2 * interval_N + seen_N * (interval_N < len(self.ends))
+        return x_NF, targets(months_N, seen_N, self.ends)
 
 
 def times() -> tuple[NDArray[np.float64], NDArray[np.int64]]:

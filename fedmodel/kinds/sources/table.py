@@ -14,6 +14,7 @@ from fedmodel.kinds.section import DataName, SiloName, known_silos
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.spelling import CsvForm
+from fedmodel.kinds.survival import Ends, survival_shape
 
 HELD_OUT: Final = "held-out"
 Labels = Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)]
@@ -27,9 +28,13 @@ class TableConfig(FirstSource, Source):
 
     Attributes:
         name: What the data set is called, in a silo's file and in ledgers.
-        label: The column to predict; or several, each true or false.
-        labels: Of one column, its classes, in order.
+        label: The column to predict; or several, each true or false; of survival, whether the event ended the time.
+        labels: Of one column, its classes, in order. Of survival, what stands for no event and for one, where these are
+            no truths.
         label_range: Of one column of numbers instead: its public range, to which a record's number is bounded.
+        time: Of survival: the column that says for how long each was looked at.
+        ends: Of survival: when each interval ends, in order (`fedmodel.kinds.survival`).
+        time_unit: Of survival: what `time` and `ends` are counted in, as a word in the plural.
         columns: The features, in order.
         person: The column that says whose a record is.
         folder: Holds every simulated silo's table, and the server's.
@@ -55,6 +60,9 @@ class TableConfig(FirstSource, Source):
     csv: dict[SiloName, CsvForm] = Field(default={}, exclude_if=lambda value: value == {})
     label_range: Range | None = Field(default=None, exclude_if=lambda value: value is None)
     feature_shape: FeatureShape | None = Field(default=None, exclude_if=lambda value: value is None)
+    time: ColumnName | None = Field(default=None, exclude_if=lambda value: value is None)
+    ends: Ends = Field(default=(), exclude_if=lambda value: value == ())
+    time_unit: ColumnName | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _is_declared(self) -> TableConfig:
@@ -65,7 +73,12 @@ class TableConfig(FirstSource, Source):
                 'source = "table" needs name, by which silo.toml calls the data set under [budgets] and [tables], and'
                 f" none of {', '.join(sorted(names_taken()))}"
             )
-        check_table(self.columns, self.label, self.labels, self.label_range, self.person)
+        check_table(self.columns, self.label, self.labels, self.label_range, self.person, self.time)
+        if not (self.time is None) == (not self.ends) == (self.time_unit is None):
+            raise ValueError(
+                "time, the column of how long each was looked at, ends and time_unit are given together: when each"
+                ' interval ends, in public and rising numbers, and what they are counted in, as "months"'
+            )
         if self.unknown_label != "refuse" and not self.labels:
             raise ValueError("unknown_label is given with labels, and only then; a record without a label is refused")
         texts = [column.name for column in self.columns if column.length]
@@ -91,6 +104,8 @@ class TableConfig(FirstSource, Source):
         if self.label_range is not None:
             number, range_ = ArrayShape(()), self.label_range
             return DataShape(self.features, 0, names, self.inputs, number, task="regression", target_range=range_)
+        if self.time is not None:
+            return survival_shape(self.features, names, self.ends, str(self.time_unit), self.inputs)
         if isinstance(self.label, tuple):
             target = ArrayShape((len(self.label),), 2)
             return DataShape(self.features, len(self.label), names, self.inputs, target, self.label, task="multi-label")
@@ -107,9 +122,13 @@ class TableConfig(FirstSource, Source):
         return inputs_of(self.columns, self.features)
 
     @property
-    def label_columns(self) -> tuple[str, ...]:
-        """The columns that are predicted: mostly one."""
-        return self.label if isinstance(self.label, tuple) else (str(self.label),)
+    def predicted_as(self) -> dict[str, str]:
+        """As what each column that is predicted is read: mostly one; of survival whether it was the event, and when."""
+        if isinstance(self.label, tuple):
+            return dict.fromkeys(self.label, "boolean")
+        if self.time is not None:
+            return {str(self.label): "category" if self.labels else "boolean", self.time: "time"}
+        return {str(self.label): "category" if self.label_range is None else "float"}
 
     @property
     def predicted(self) -> str | None:
