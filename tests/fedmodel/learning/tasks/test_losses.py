@@ -17,6 +17,7 @@ from fedmodel.config import TrainingConfig
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
+from fedmodel.kinds.survival import survival_shape
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.inputs import ends, made_up
@@ -34,9 +35,10 @@ TOKENS = DataShape(
 )
 TAGS = replace(TOKENS, task="sequence-labels")
 CLASSES = DataShape((4,), 3)
+TIMES = survival_shape((4,), (), (12.0, 24.0, 60.0), "months")
 EVERY = [
     (shape, loss)
-    for shape in (NUMBER, NUMBERS, LABELS, TOKENS, TAGS, CLASSES, DataShape((4,), 2))
+    for shape in (NUMBER, NUMBERS, LABELS, TOKENS, TAGS, TIMES, CLASSES, DataShape((4,), 2))
     for loss in task_of(shape).losses
 ]
 NAMES = [f"{shape.task} {shape.outputs} {loss}" for shape, loss in EVERY]

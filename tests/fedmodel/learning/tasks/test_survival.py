@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+from fedmodel.config import TableSource
+from fedmodel.data import table_records
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import SURVIVAL, ArrayShape, DataShape
+from fedmodel.kinds.sources.table import TableConfig
+from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Measured, objective, task_of
 from fedmodel.learning.tasks._survival_figures import concordance, still_looked_at
 from fedmodel.learning.tasks.survival import hazards
+from tests.fedmodel.learning.test_dp_sgd import clipped
+
+LINEAR = MlpConfig(kind="mlp")
 
 K = 4
 SHAPE = DataShape((3,), K, target=ArrayShape((), 2 * K + 1), task=SURVIVAL)
@@ -104,6 +114,45 @@ def test_who_is_lost_sight_of_weighs_on_those_who_stay() -> None:
 def test_a_brier_score_is_left_out_where_everybody_is_lost_sight_of() -> None:
     found = Measured(np.full((2, K), 0.5), np.array([2, 2]), np.zeros(2), 0.0, "hazards")
     assert task_of(SHAPE).figures(("integrated-brier", "concordance"), found) == {}
+
+
+def rows_of_a_registry(count: int) -> list[list[str]]:
+    """Persons with one to three rows, times before, at and after every end, and values far outside of any range."""
+    rng = np.random.default_rng(8)
+    times = ["0", "3", "12", "23.5", "24", "60", "600"]
+    return [
+        [f"P{place // 3 if place % 2 else place}", f"{rng.uniform(-500, 500):.1f}", times[place % 7], str(place % 2)]
+        for place in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("unit", "most"), [("record", 1), ("person", 2)])
+def test_a_patient_more_or_less_in_a_table_moves_the_clipped_sum_by_at_most_the_clip_of_each_row(
+    unit: Literal["record", "person"], most: int, tmp_path: Path
+) -> None:
+    config = TableConfig.model_validate({
+        "source": "table", "name": "registry", "label": "died", "person": "patient", "time": "months",
+        "ends": [12.0, 24.0, 60.0], "time_unit": "months",
+        "columns": [{"name": "age", "type": "float", "range": [0.0, 100.0]}],
+    })  # fmt: skip
+    gradients = clipped(build_model(LINEAR, config.shape, seed=1), losses=hazards, clip=0.5, denominator=16)
+
+    def summed(rows: list[list[str]]) -> torch.Tensor:
+        (tmp_path / "a.csv").write_text(
+            "\n".join(",".join(row) for row in [["patient", "age", "months", "died"], *rows])
+        )
+        records = table_records(config, TableSource(csv=str(tmp_path / "a.csv"))).capped(unit, most)
+        return gradients.flat(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N))
+
+    rows = rows_of_a_registry(30)
+    whole, moved = summed(rows), list[float]()
+    for gone in range(len(rows)) if unit == "record" else sorted({row[0] for row in rows}):
+        left = [row for place, row in enumerate(rows) if gone not in (place, row[0])]
+        assert 0 < len(rows) - len(left) <= 3
+        moved.append(float((whole - summed(left)).norm()))
+    assert max(moved) <= most * 0.5
+    assert max(moved) > (most - 1) * 0.5 + 0.1
+    assert min(moved) < 1e-6  # who was lost sight of at once says nothing
 
 
 def test_a_wrong_name_is_refused() -> None:
