@@ -32,6 +32,7 @@ from fedmodel.data.reader import ColumnReader
 from fedmodel.data.sources import chosen
 from fedmodel.data.values import typed
 from fedmodel.errors import DataError, FedmodelError
+from fedmodel.kinds import survival
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,15 +144,18 @@ def read_targets(
     labels: tuple[str, ...],
     label_range: tuple[float, float] | None,
     form: CsvForm,
+    timed: tuple[str, tuple[float, ...]] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read what a file's rows say of what a model predicts, as a silo's table is read.
 
     Args:
         path: Of the file.
         label: The column that is predicted; None where each of `labels` is one, true or false.
-        labels: The classes, in order; none of a number.
+        labels: The classes, in order; none of a number. Of survival, what stands for no event and for one, none where
+            these are truths.
         label_range: Of a number: its public range.
         form: How a CSV is written.
+        timed: Of survival: the column of times, and when each interval ends.
 
     Returns:
         The targets, and which rows have one: a label that is none of the classes is none.
@@ -159,13 +163,15 @@ def read_targets(
     Raises:
         DataError: When a column is missing, or a value in it, or one is of another type.
     """
-    names = labels if label is None else (label,)
+    names = (*(labels if label is None else (label,)), *([] if timed is None else timed[:1]))
     table = columns_of_lines(path, names) if is_lines(path) else chosen(path, names, form)
     keep_N, targets = np.ones(len(table), dtype=np.bool_), list[NDArray[Any]]()
     for name in names:
         reader = ColumnReader(name, form)
         try:
-            if label is None:
+            if timed is not None and name == timed[0]:
+                targets.append(reader.times(table[name]))
+            elif label is None or (timed is not None and not labels):
                 targets.append(reader.truths(table[name]))
             elif label_range is not None:
                 targets.append(reader.numbers(label_range, table[name], 1.0))
@@ -173,4 +179,7 @@ def read_targets(
                 targets.append(reader.labels(labels, "drop", table[name], keep_N))
         except DataError as error:
             raise DataError(f"{path}: column {name!r}: {error}") from None
+    if timed is not None:
+        seen_N, time_N = targets
+        return survival.targets(time_N, seen_N, timed[1]), keep_N
     return (targets[0] if label is not None else np.stack(targets, axis=1)), keep_N

@@ -20,7 +20,7 @@ _KEYS: Final = (
     ("declare encoding", "encoding{law} (--fix writes it)"),
     ("word for a missing value", "missing_values{law} (--fix writes it), or leave it empty"),
     ("decimal = ", "decimal{law} (--fix writes it)"),
-    ("mean yes and no", 'yes and no{law} (--fix writes them), or type = "category"'),
+    ("mean yes and no", 'yes and no{law} (--fix writes usual ones), or type = "category"; of a label, labels'),
     ("none of the declared categories", 'mend it, or categories, or unknown = "drop" or "other"'),
     ("none of the declared labels", 'mend the spelling, or data.labels, or data.unknown_label = "drop"'),
     ("outside its declared limits", "mend the record, or limits of the column in the scenario"),

@@ -24,6 +24,7 @@ from fedmodel.kinds.pictures import Framed
 from fedmodel.kinds.scattering import scattered_shape
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
 from fedmodel.kinds.shape import SURVIVAL, ArrayShape, DataShape
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
 
@@ -57,7 +58,8 @@ class Description(Section):
         features: Names of what the columns become, in order.
         feature_bound: What a scaled feature is bounded by, plus and minus.
         label: The column that is predicted, where it has a name.
-        labels: Names of the classes, or of several labels at once, in order; none of numbers or of tokens.
+        labels: Names of the classes, or of several labels at once, in order; of survival, what stands for no event and
+            for one where these are no truths; none of numbers or of tokens.
         threshold: Of two classes, the probability over which the second is predicted; of several labels at once, over
             which each is said to be there.
         loss: What it was trained on; decides how outputs become probabilities.
@@ -72,6 +74,7 @@ class Description(Section):
         decorrelated: Whether these features are decorrelated.
         ends: Of survival: when each interval ends, in order, which is what an answer is for.
         time_unit: Of survival: what `ends` are counted in.
+        time: Of survival: the column of times, beside the label that says whether the event ended them.
     """
 
     format: Literal["fedmodel/v1/model"] = "fedmodel/v1/model"
@@ -100,6 +103,7 @@ class Description(Section):
     decorrelated: bool = Field(default=False, exclude_if=lambda value: not value)
     ends: Annotated[tuple[float, ...], Field(strict=False)] = Field(default=(), exclude_if=lambda value: value == ())
     time_unit: str = Field(default="", exclude_if=lambda value: value == "")
+    time: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
@@ -128,6 +132,8 @@ class Description(Section):
         """Refuse survival without ends, or with others than its targets count; and ends of any other task."""
         if (self.task == SURVIVAL) != bool(self.ends) or bool(self.ends) != bool(self.time_unit):
             raise ValueError(f'ends and time_unit are given with task = "{SURVIVAL}", and only then')
+        if self.time is not None and (not self.ends or self.label is None or len(self.labels) not in (0, 2)):
+            raise ValueError(f'time is given with task = "{SURVIVAL}", a label, and two labels or none')
         if self.ends and (self.target is None or self.target.below != 2 * len(self.ends) + 1):
             raise ValueError(f"target is of other intervals than the {len(self.ends)} that ends has")
 
@@ -140,11 +146,11 @@ class Description(Section):
             return DataShape(self.shape, len(self.labels), self.features, inputs, below=self.below)
         return DataShape(
             self.shape,
-            len(self.labels) or len(self.ends) or self.target.below or 0,
+            len(self.ends) or len(self.labels) or self.target.below or 0,
             self.features,
             inputs,
             ArrayShape(self.target.size, self.target.below, self.target.ignores),
-            self.labels,
+            () if self.ends else self.labels,
             self.task,
             self.below,
             self.label_range,
@@ -187,6 +193,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         scenario_hash: Its hash, 32 bytes (`fedmodel.provision.scenario_hash`).
     """
     shape, columns = scenario.data.shape, scenario.data.read_by()
+    timed = scenario.data if isinstance(scenario.data, TableConfig) and scenario.data.time is not None else None
     return Description(
         scenario=scenario.name,
         summary=scenario.summary,
@@ -197,7 +204,11 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         features=tuple(name for column in columns for name in column.features) or shape.names,
         feature_bound=scenario.data.feature_bound,
         label=scenario.data.predicted,
-        labels=shape.label_names if shape.task in ("classification", "multi-label") else shape.labels,
+        labels=timed.labels
+        if timed is not None
+        else shape.label_names
+        if shape.task in ("classification", "multi-label")
+        else shape.labels,
         threshold=THRESHOLD if shape.task in ("classification", "multi-label") else None,
         loss=scenario.training.loss,
         task=shape.task,
@@ -213,6 +224,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),
         ends=shape.ends,
         time_unit=shape.time_unit,
+        time=None if timed is None else timed.time,
         # Where it began from is no matter of whoever uses it.
         model=scenario.model.model_copy(update={"init": "random", "init_value": None}),
     )

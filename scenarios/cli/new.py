@@ -43,6 +43,16 @@ def new(
     labels: Annotated[
         str | None, typer.Option(metavar="A,B", help="Its classes, in order; LOW:HIGH of a number.")
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Of a time until an event: for how long each was looked at; --label: if so."
+        ),
+    ] = None,
+    ends: Annotated[
+        str | None, typer.Option(metavar="12,24,60", help="When each interval of that time ends; public.")
+    ] = None,
+    time_unit: Annotated[str | None, typer.Option(metavar="WORD", help="What both are counted in, as months.")] = None,
     person: Annotated[
         str | None, typer.Option(metavar="COLUMN", help='Whose a record is; "record" where each person has one.')
     ] = None,
@@ -81,7 +91,8 @@ def new(
     if out.exists():
         raise ConfigError(f"--out {out}: is there already; name a new folder")
     plain = {"--label": label, "--labels": labels, "--person": person, "--silos": silos, "--records": records,
-             "--epsilon": epsilon, "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
+             "--epsilon": epsilon, "--time": time, "--ends": ends, "--time-unit": time_unit,
+             "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
     given = {option: said for option, said in plain.items() if said is not None}
     if table is None:
         begun = {"--data": data, "--task": task, "--base": base}

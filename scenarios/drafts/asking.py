@@ -25,10 +25,13 @@ T = TypeVar("T")
 _Declared: TypeAlias = tuple[float, float] | tuple[str, ...]
 WHY: Final = (
     "A scenario is public, so nothing in it may be read off the data: a range that was would tell everybody the oldest"
-    " patient's age. Say ranges, categories and labels from public knowledge: a laboratory, a textbook, a code list."
+    " patient's age. Say ranges, categories, labels and ends from public knowledge: a laboratory, a textbook, a code"
+    " list."
 )
 BOOLEAN: Final = "boolean"
 _BOOLEAN: Final = (BOOLEAN,)  # categories are two at least, so that this is none of them
+TIMED: Final = ("--time", "--ends", "--time-unit")
+"""The options of a time until an event: where one is given, the label says whether the event ended it."""
 _SILO: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -40,12 +43,28 @@ class Ask(Protocol):
 
 
 @dataclass(frozen=True)
+class Times:
+    """What the owner says of a time until an event.
+
+    Attributes:
+        column: The column that says for how long each was looked at.
+        ends: When each interval ends.
+        unit: What both are counted in.
+    """
+
+    column: str
+    ends: tuple[float, ...]
+    unit: str
+
+
+@dataclass(frozen=True)
 class Answers:
     """What the owner says of the data and of the federation; all of it is public.
 
     Attributes:
-        label: The column to predict.
-        labels: Its classes, in order; or, of a number, its range.
+        label: The column to predict; of a time, whether the event ended it.
+        labels: Its classes, in order; of a number, its range; of a time, what stands for no event and for one, nothing
+            where these are truths.
         person: The column that says whose a record is; None where each record is its person's only one.
         max_records: Most records of one person.
         columns: For each feature its range, its categories, or None where it is true or false, as its owner said.
@@ -53,6 +72,7 @@ class Answers:
         silos: Their names.
         records: Between which public numbers each silo's records lie.
         epsilon: The target.
+        times: Where a time until an event is learnt.
     """
 
     label: str
@@ -64,6 +84,7 @@ class Answers:
     silos: tuple[str, ...]
     records: tuple[int, int]
     epsilon: float
+    times: Times | None = None
 
 
 @dataclass
@@ -105,7 +126,12 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     label = ask("--label", f"Which column is to be predicted? ({', '.join(names)})", one_of(names))
     seen = {column.name: column for column in looked.columns}
     shown = _shown(seen.get(label or ""))
-    labels = ask("--labels", f"Its classes, in order, separated by commas; of a number LOW:HIGH{shown}", _label)
+    is_timed = any(option in given for option in TIMED)
+    times = _times(names, ask) if is_timed else None
+    labels: _Declared | None = ()
+    if not is_timed or "--labels" in given:
+        classes = f"Its classes, in order, separated by commas; of a number LOW:HIGH{shown}"
+        labels = ask("--labels", classes, read_choices if is_timed else _label)
     said = "Which column says whose a record is? Or: record, where each is its person's only one"
     person = ask("--person", said, one_of([*names, "record"]))
     most = None
@@ -114,7 +140,7 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     columns: dict[str, tuple[float, float] | tuple[str, ...] | None] = {}
     dropped = list(left_out)
     for column in looked.columns:
-        if column.name in (label, person) or column.name in left_out:
+        if column.name in (label, person, times and times.column) or column.name in left_out:
             continue
         answer = _feature(column, given, ask)
         if answer == ():
@@ -128,8 +154,18 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     epsilon = ask("--epsilon", "Epsilon of each silo for the whole run", read_positive)
     if label is None or labels is None or person is None or silos is None or records is None or epsilon is None:
         return None
+    if is_timed and times is None:
+        return None
     whose = None if person == "record" else person
-    return Answers(label, labels, whose, most, columns, tuple(dropped), silos, records, epsilon)
+    return Answers(label, labels, whose, most, columns, tuple(dropped), silos, records, epsilon, times)
+
+
+def _times(names: list[str], ask: Ask) -> Times | None:
+    """Return what is said of a time until an event, None where some is missing."""
+    column = ask("--time", f"Which column says for how long each was looked at? ({', '.join(names)})", one_of(names))
+    ends = ask("--ends", "When does each interval of time end? Rising numbers, separated by commas", _ends)
+    unit = ask("--time-unit", "What are they counted in? As months", _word)
+    return None if column is None or ends is None or unit is None else Times(column, ends, unit)
 
 
 def _feature(column: Seen, given: Mapping[str, str], ask: Ask) -> _Declared:
@@ -184,6 +220,19 @@ def _range(text: str) -> tuple[float, float]:
     if not rises(pair):
         raise ValueError(f"{text!r}: a range rises from low to high")
     return pair
+
+
+def _ends(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r}: ends are numbers, separated by commas") from None
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise ValueError("say a word in the plural, as months")
+    return text.strip()
 
 
 def _any_kind(text: str) -> _Declared:

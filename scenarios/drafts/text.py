@@ -18,7 +18,7 @@ from typing import TypeGuard
 import numpy as np
 
 from fedmodel.config import TableSource
-from scenarios.drafts.asking import Answers
+from scenarios.drafts.asking import Answers, Times
 
 _FULL_LOTS = 5_000  # records up to which each step takes all of them: no noise of sampling, and still quick
 
@@ -62,7 +62,7 @@ hidden = []          # linear: at a small epsilon, noise grows with the number o
 init = "zero"
 
 [training]
-loss = "{"mse" if _is_range(answers.labels) else "cross-entropy"}"
+loss = "{_loss(answers)}"
 optimizer = "sgd"
 learning_rate = 1.0
 local_steps = 1
@@ -79,7 +79,7 @@ expected_batch_size = {max(1, int(rate * low))}   # the public divisor of sums: 
 source = "table"
 name = {_said(name)}
 label = {_said(answers.label)}
-{_labels(answers.labels)}
+{_labels(answers)}
 {person}other_columns = "ignore"     # columns that are not declared below are not looked at
 folder = {_said(str(folder))}      # a simulation's: SILO.csv and held-out.csv, made-up ones
 
@@ -88,16 +88,37 @@ folder = {_said(str(folder))}      # a simulation's: SILO.csv and held-out.csv, 
 {"".join(_column(column, declared) for column, declared in answers.columns.items())}"""
 
 
+def _loss(answers: Answers) -> str:
+    """Return the loss that what is learnt has."""
+    if answers.times is not None:
+        return "hazards"
+    return "mse" if _is_range(answers.labels) else "cross-entropy"
+
+
 def _is_range(declared: tuple[float, float] | tuple[str, ...]) -> TypeGuard[tuple[float, float]]:
     """Return whether a column is of numbers."""
-    return not isinstance(declared[0], str)
+    return bool(declared) and not isinstance(declared[0], str)
 
 
-def _labels(declared: tuple[float, float] | tuple[str, ...]) -> str:
+def _labels(answers: Answers) -> str:
     """Return what is said of the label."""
-    if _is_range(declared):
-        return f"label_range = [{declared[0]!r}, {declared[1]!r}]     # public; a number outside is learnt as its end"
-    return f"labels = {_said(declared)}      # in order; the second of two is the positive one"
+    if answers.times is not None:
+        lines = [
+            "# The label says whether the event ended the time: true or false, 1 or 0, or what silo.toml has as yes",
+            "# and no. Of other codes: labels = [CODE OF NO EVENT, CODE OF ONE].",
+        ]
+        if answers.labels:
+            lines = [f"labels = {_said(answers.labels)}      # in order: no event was seen, and the event"]
+        return "\n".join([
+            *lines,
+            f"time = {_said(answers.times.column)}      # for how long each was looked at, from 0 on",
+            f"ends = {list(answers.times.ends)!r}      # public; an event at an end is of the interval after it",
+            f"time_unit = {_said(answers.times.unit)}",
+        ])  # fmt: skip
+    if _is_range(answers.labels):
+        low, high = answers.labels
+        return f"label_range = [{low!r}, {high!r}]     # public; a number outside is learnt as its end"
+    return f"labels = {_said(answers.labels)}      # in order; the second of two is the positive one"
 
 
 def _column(name: str, declared: tuple[float, float] | tuple[str, ...] | None) -> str:
@@ -140,12 +161,24 @@ def made_up(answers: Answers, seed: int) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     person = [] if answers.person is None else [answers.person]
-    lines.writerow([*person, *answers.columns, answers.label])
+    times = answers.times
+    time = [] if times is None else [times.column]
+    lines.writerow([*person, *answers.columns, answers.label, *time])
     for row in range(answers.records[0]):
-        lean, label = _labelled(answers.labels, draw)
+        lean, *label = _labelled(answers.labels, draw) if times is None else _timed(times, answers.labels, draw)
         values = [_value(declared, lean, draw) for declared in answers.columns.values()]
-        lines.writerow([*[f"made-up-{row}"] * len(person), *values, label])
+        lines.writerow([*[f"made-up-{row}"] * len(person), *values, *label])
     return text.getvalue()
+
+
+def _timed(
+    times: Times, labels: tuple[float, float] | tuple[str, ...], draw: np.random.Generator
+) -> tuple[float, str, str]:
+    """Return where a record's time stands between longest, -1, and shortest, 1; whether it was the event; the time."""
+    lean = float(draw.uniform(-1, 1))
+    share = float(np.clip(0.5 - 0.4 * lean + 0.1 * draw.standard_normal(), 0, 1))
+    word = (labels or ("false", "true"))[int(draw.random() < 0.7)]
+    return lean, str(word), f"{1.2 * times.ends[-1] * share:.6g}"
 
 
 def _labelled(declared: tuple[float, float] | tuple[str, ...], draw: np.random.Generator) -> tuple[float, str]:

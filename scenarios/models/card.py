@@ -185,7 +185,8 @@ def _predicted(description: Description) -> str:
             return f"{named}one of {labels}"
         case "survival":
             ends = words.listed([f"{end:.12g}" for end in description.ends])
-            return f"the chance to be without the event at {ends} {description.time_unit}"
+            event = f" ({_code(description.label)})" if description.label else ""
+            return f"the chance to be without the event{event} at {ends} {description.time_unit}"
         case _:
             return f"{named}one of {description.data.classes} tokens or labels at each position"
 

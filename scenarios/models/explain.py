@@ -134,10 +134,10 @@ def of_file(model: Trained, path: Path, form: CsvForm, whose: Literal["held-out"
 
 def _targets(path: Path, description: Description, form: CsvForm) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return a file's targets, and which rows have one."""
-    several = description.task == "multi-label"
-    if description.task == "survival" or (description.label is None and not several):
+    if description.label is None and description.task != "multi-label":
         raise DataError("the model does not say by which column its label is known")
-    return read_targets(path, description.label, description.labels, description.label_range, form)
+    timed = None if description.time is None else (description.time, description.ends)
+    return read_targets(path, description.label, description.labels, description.label_range, form, timed)
 
 
 def explain(model: Trained, looked: Looked, by: Sequence[str] = (), least: int = 20) -> Explanation:

@@ -215,7 +215,7 @@ def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[An
         ProtocolError: When an output is not finite.
     """
     aim, rows = model.description.aim, rows_at_once(model.description.data)
-    each_has = len(model.description.labels or model.description.ends)
+    each_has = len(model.description.ends or model.description.labels)
     parts = [np.empty((0, *([each_has] if each_has else aim.task.shape.targets.size)), dtype=np.float32)]
     count = len(next(iter(arrays(x_N))))
     with torch.no_grad():
