@@ -271,3 +271,77 @@ def test_a_draft_of_a_number_has_its_range_and_made_up_records_of_it(run: Run, t
     assert -1 <= made.min() < -0.5 < 0.5 < made.max() <= 1
     assert run("new", "--from", "ward.csv", "--out", "other", *said[:1], "--labels=90:18", *said[2:]) == 2
     assert "--labels: '90:18': a range rises from low to high" in run.err
+
+
+TIMED = (
+    "--label=diabetic", "--time=a=b", "--ends=12,36.5,60", "--time-unit=months", "--person=record", "--range=age=18:90",
+    "--categories=triage=green,red", *(f"--leave-out={name}" for name in ("patient id", "admitted", "note", "outcome")),
+    "--silos=aurora,borealis,cascade", "--records=40:90", "--epsilon=8",
+)  # fmt: skip
+
+
+def test_a_draft_of_a_time_until_an_event_has_its_ends_as_they_were_said_and_made_up_times(
+    run: Run, tmp_path: Path
+) -> None:
+    texts = []
+    for out in ("study", "again"):
+        assert run("new", "--from", "ward.csv", "--out", out, *TIMED) == 0, run.err
+        texts.append(re.sub(r"seed = [0-9]+|study|again", "", (tmp_path / out / "study.toml").read_text()))
+        lay(tmp_path / "ward.csv", [[*row[:3], "7", "maybe", *row[5:]] for row in rows(9)])
+    assert texts[0] == texts[1]
+    scenario = read_scenario(str(tmp_path / "study" / "study.toml"))
+    config = declared(scenario.data)
+    assert (config.label, config.labels, config.time, config.ends, config.time_unit) == (
+        "diabetic", (), "a=b", (12.0, 36.5, 60.0), "months"
+    )  # fmt: skip
+    assert (scenario.training.loss, scenario.data.shape.task) == ("hazards", "survival")
+    assert check_scenario(scenario) == 3 * 4
+    made = silo_records(scenario, "aurora").y_N.tolist()
+    assert set(made) <= set(range(7))
+    assert {target % 2 for target in made} == {0, 1}  # of 40 at any seed, all are of one kind once in a billion times
+
+
+@pytest.mark.parametrize(
+    ("said", "more", "rule"),
+    [
+        (TIMED[:2] + TIMED[3:], (), "nobody is at a terminal to be asked: --ends ..."),
+        (TIMED[:1] + TIMED[2:], (), "nobody is at a terminal to be asked: --time ..."),
+        (TIMED, ("--time=weight",), "--time: 'weight' is none of patient id"),
+        (TIMED, ("--time=diabetic", "--leave-out=a=b"), "what was said makes no scenario: .*'diabetic' is named twice"),
+        (TIMED, ("--ends=12,many",), "--ends: '12,many': ends are numbers, separated by commas"),
+        (TIMED, ("--ends=60,12",), "what was said makes no scenario: .*ends are two at least and rise"),
+        (TIMED, ("--ends=12",), "what was said makes no scenario: .*ends are two at least and rise"),
+        (TIMED, ("--ends=0,nan",), "what was said makes no scenario: "),
+        (TIMED, ("--time-unit= ",), "--time-unit: say a word in the plural"),
+        (TIMED, ("--labels=1,2,3",), "what was said makes no scenario: .*labels are two"),
+        (TIMED, ("--labels=1:2",), "give two or more different names"),
+    ],
+)
+def test_a_time_that_cannot_be_is_refused_in_one_line(
+    said: tuple[str, ...], more: tuple[str, ...], rule: str, run: Run, tmp_path: Path
+) -> None:
+    assert run("new", "--from", "ward.csv", "--out", "study", *said, *more) == 2
+    assert re.search(rule, run.err), run.err
+    assert run.err.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_codes_of_the_event_are_drafted_in_their_order(run: Run, tmp_path: Path) -> None:
+    assert run("new", "--from", "ward.csv", "--out", "study", *TIMED, "--labels=1,2") == 0, run.err
+    scenario = read_scenario(str(tmp_path / "study" / "study.toml"))
+    assert declared(scenario.data).labels == ("1", "2")
+    with (tmp_path / "study" / "made-up" / "held-out.csv").open(newline="") as file:
+        assert {row["diabetic"] for row in csv.DictReader(file)} == {"1", "2"}
+
+
+def test_at_a_terminal_what_one_option_of_a_time_leaves_open_is_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new, "_asks", lambda: True)
+    answers = iter(["12; 36", "12, 36.5", "months"])
+    monkeypatch.setattr(typer, "prompt", lambda question, **_: next(answers))
+    said = [one for one in TIMED if not one.startswith(("--ends", "--time-unit"))]
+    assert run("new", "--from", "ward.csv", "--out", "study", *said) == 0, run.err
+    assert list(answers) == []
+    assert "ends are numbers, separated by commas" in run.err
+    assert declared(read_scenario(str(tmp_path / "study" / "study.toml")).data).ends == (12.0, 36.5)
