@@ -324,7 +324,7 @@ def physical_batch(expected: int, most: int) -> int:
     """Return how many rows every physical batch has: from public figures, a power of two that the expected lot fits.
 
     Powers of two, at which kernels mostly treat rows alike, as they do not at 7 or 30. Where they do not all the same,
-    as with hidden layers of up to 8 units on one processor, `fedmodel.learning.conformance` finds it and takes fewer.
+    `fedmodel.learning.conformance` finds it and takes fewer.
 
     Args:
         expected: The expected lot, at least 1.

@@ -1,5 +1,10 @@
 """Linear layers, on any number of positions: y = x W' + b.
 
+A product of a few columns whose inner dimension is no multiple of four rounds the last rows of a batch otherwise than
+those before, on processors that were tried: a record's gradient then hangs on its place, and no batch of more than one
+row conforms (`fedmodel.learning.conformance`). So such a layer is computed with zeros behind its inputs and outputs,
+up to a multiple of four. It is the same layer but for rounding, and it is measured as any other.
+
 Shapes: B rows of a physical batch, T positions, d inputs, p outputs.
 """
 
@@ -56,6 +61,34 @@ def of_product(
     if bias is not None and bias.requires_grad:
         found.append(Kept(bias, grad_BTp[:, 0] if grad_BTp.shape[1] == 1 else grad_BTp.sum(dim=1), rows))
     return found
+
+
+_UP_TO: Final = 4  # what the dimensions of a product are filled up to
+_FEW: Final = 12  # from so many columns on, rows were alike at any inner dimension
+
+
+def filled_up(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return what computes a layer with zeros behind inputs and outputs; None where rows are alike without them.
+
+    Its way forward is a product of p columns over d, its way back one of d columns over p. One column is summed alike
+    in all rows, and so are up to four terms.
+    """
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return None
+    weight = layer.weight
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    pairs = (layer.in_features, layer.out_features), (layer.out_features, layer.in_features)
+    is_odd = any(inner > _UP_TO and inner % _UP_TO and 1 < columns < _FEW for inner, columns in pairs)
+    return partial(_filled_up, layer) if is_odd else None
+
+
+def _filled_up(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return `layer(x)`, but for rounding."""
+    outputs, inputs = -layer.out_features % _UP_TO, -layer.in_features % _UP_TO
+    weight = functional.pad(layer.weight, (0, inputs, 0, outputs))
+    bias = None if layer.bias is None else functional.pad(layer.bias, (0, outputs))
+    return functional.linear(functional.pad(x, (0, inputs)), weight, bias)[..., : layer.out_features]
 
 
 def noted(note: Note, weight: Tensor, bias: Tensor | None, given: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from torch.utils.hooks import RemovableHandle
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.recomputed import is_again
 from fedmodel.learning.gradients._widened import widened
-from fedmodel.learning.gradients.layers import _attention, _loose, _recurrent, family_of, joined
+from fedmodel.learning.gradients.layers import _attention, _linear, _loose, _recurrent, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part, Share
 from fedmodel.learning.gradients.layers.rows import Layers, Rows, is_row, layers_of
 
@@ -176,6 +176,7 @@ class Recorder:
         self.families: dict[str, str] = {}
         self._hooks: list[RemovableHandle] = []
         self._apart: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._filled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._owners: list[tuple[str, nn.Module]] = []
         hooked: list[nn.Module] = []
         for name, layer in module.named_modules():
@@ -190,6 +191,8 @@ class Recorder:
                 hooked.append(layer)
                 hook = partial(self._note, name, family)
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
+                if (filled := _linear.filled_up(layer)) is not None:
+                    self._filled.append((layer, filled))
         owners = Counter(chain.from_iterable(layer.parameters(recurse=False) for layer in module.modules()))
         self._shared = {
             layer for layer in module.modules() if any(owners[one] > 1 for one in layer.parameters(recurse=False))
@@ -250,12 +253,12 @@ class Recorder:
                     stack.enter_context(_loose.in_place_of(layer, name, records * views, note))
                 for parameter in self._parameters:
                     parameter.requires_grad = False
-                for layer, forward in self._apart:
+                for layer, forward in (*self._apart, *self._filled):
                     layer.forward = forward
                 yield passed
         finally:
             self._pass = None
-            for layer, _ in self._apart:
+            for layer, _ in (*self._apart, *self._filled):
                 vars(layer).pop("forward", None)
             for parameter in self._parameters:
                 parameter.requires_grad = True
