@@ -84,11 +84,12 @@ def filled_up(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def _filled_up(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Return `layer(x)`, but for rounding."""
+    """Return `layer(x)`, but for rounding; no view, which would leave its place in the graph when it is changed."""
     outputs, inputs = -layer.out_features % _UP_TO, -layer.in_features % _UP_TO
     weight = functional.pad(layer.weight, (0, inputs, 0, outputs))
     bias = None if layer.bias is None else functional.pad(layer.bias, (0, outputs))
-    return functional.linear(functional.pad(x, (0, inputs)), weight, bias)[..., : layer.out_features]
+    output = functional.linear(functional.pad(x, (0, inputs)), weight, bias)
+    return output[..., : layer.out_features].clone() if outputs else output
 
 
 def noted(note: Note, weight: Tensor, bias: Tensor | None, given: Tensor) -> Tensor:
