@@ -168,6 +168,7 @@ class Description(Section):
             pixels = "x".join(map(str, self.scattering_of))
             made = "scattered(..., decorrelated=True)" if self.decorrelated else "scattered"
             numbers = f"scattering features of a picture of {pixels} pixels from -1 to 1, as `{made}` makes them"
+            numbers += f", each bounded to plus and minus {self.feature_bound:g}"
         return f"{'x'.join(map(str, self.shape)) or 'single'} {numbers}"
 
     @property

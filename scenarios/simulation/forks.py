@@ -26,9 +26,10 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import torch
 
@@ -39,6 +40,7 @@ from fedmodel.system.durable import failed
 
 COULD_NOT_BEGIN: Final = "a process that trains silos could not begin"
 GOES_ON: Final = "the run goes on from its last whole round by the command that began it"
+_ENDS_S: Final = 10.0  # in which a process is gone whose pipe is closed
 _DIES_WITH_ITS_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 Life = AbstractContextManager[Callable[[Any], Any]]
@@ -140,10 +142,16 @@ class Forks:
 
     def _gone(self) -> FedmodelError:
         """End all processes where one is gone, and return what to raise."""
+        gone, status = wait([process.sentinel for process in self._processes], timeout=_ENDS_S), None
+        for process in self._processes:
+            if process.sentinel in gone:  # closed as a process ends, a moment before it can be asked how
+                process.join(_ENDS_S)
+                status = process.exitcode
         self.close()
-        return FedmodelError(
-            f"a process that trained silos ended, as one does that the system kills for want of memory; {self._then}"
-        )
+        how = "as one does that the system kills for want of memory"
+        if status is not None and status >= 0:
+            how = f"with the exit status {status}, as by code of your own that ends a process"
+        return FedmodelError(f"a process that trained silos ended, {how}; {self._then}")
 
     def end(self) -> None:
         """End all processes: each closes what it keeps open, unless it is at a question, and then at once."""
@@ -207,16 +215,31 @@ def _answered(answer: Callable[[Any], Any], question: Any) -> Any:
 
 
 def _tell_plainly() -> None:
-    """Log to a terminal line by line.
+    """Print and log line by line, to what the process was started with.
 
-    A handler that draws on it shares a lock with a thread that draws a bar. A fork that was made while that thread had
-    it would wait for ever, since it has no such thread.
+    What draws on a terminal, and what stands in place of standard output meanwhile, shares a lock with a thread that
+    draws a bar. A fork that was made while that thread had it would wait for ever, since it has no such thread. What
+    `logging` writes to files and elsewhere is left alone, but for queues, which a thread empties.
     """
+    standing = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    sys.stdout, sys.stderr = _stream(1), _stream(2)
     for logger in (logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))):
         for handler in list(logger.handlers):
-            if type(handler).__module__ != logging.__name__:
-                plain = logging.StreamHandler()
+            stream = getattr(handler, "stream", None)
+            waits = isinstance(handler, QueueHandler) or any(stream is one for one in standing if one is not None)
+            if waits or type(handler).__module__.partition(".")[0] != logging.__name__:
+                plain = logging.StreamHandler(sys.stdout if stream is not None and stream in standing[::2] else sys.stderr)
                 plain.setLevel(handler.level)
                 plain.setFormatter(handler.formatter)
+                plain.filters = list(handler.filters)
                 logger.removeHandler(handler)
                 logger.addHandler(plain)
+
+
+def _stream(descriptor: int) -> TextIO:
+    """Return a stream of a descriptor that has no lock in common with another; of none where it was closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)

@@ -4,7 +4,8 @@
                                          <--- replies ----  `InProcessGrid`, of the same nodes in every exchange
 
 What a node is asked, reads, checks, writes and answers is what it is in one process: the fork has the very grid, and
-calls the very app. Silos share nothing but what is kept by its content, so that none of them notices which others are
+calls the very app. Messages that are alike in what they carry have that in common within a fork, where a grid in one
+process copies it for each: an app that changed what it was sent would show its other nodes. Silos share nothing but what is kept by its content, so that none of them notices which others are
 in its process.
 
 Guarantee: before any of the replies of an exchange can be pulled, all that nodes wrote for them is on disk: each
@@ -68,7 +69,7 @@ class GridOverCores(InProcessGrid):
         shares: list[list[Message]] = [[] for _ in range(self._count)]
         message_ids = []
         for message in messages:
-            sent = delivered(message, self._next_id(), copied=False)  # the pipe makes a copy
+            sent = delivered(message, self._next_id(), copied=False)  # the pipe makes one for each process
             message_ids.append(sent.metadata.message_id)
             shares[sent.metadata.dst_node_id % self._count].append(sent)
         self._forks.put(shares, GOES_ON)

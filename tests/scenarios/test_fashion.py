@@ -59,7 +59,7 @@ def test_pictures_are_learnt_from_their_features_under_privacy_and_as_a_user_mak
     assert model.description.decorrelated
     assert model.description.record == (
         "84x7x7 scattering features of a picture of 1x28x28 pixels from -1 to 1, as `scattered(..., decorrelated=True)`"
-        " makes them"
+        " makes them, each bounded to plus and minus 10"
     )
     test = read_scenario(str(tmp_path / "private" / "scenario.toml"), ["data.features=pixels"])
     pixels, _ = folder_dealt(test)

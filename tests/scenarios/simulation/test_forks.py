@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from fedmodel.errors import DataError, FedmodelError
 from scenarios.simulation import forks
@@ -90,6 +95,14 @@ def test_none_is_forked_by_a_worker_of_a_pool_which_may_have_no_processes() -> N
         assert pool.apply(forks.are_forked, (CPU,)) is False
 
 
+def test_a_process_that_ends_itself_is_told_of_by_its_status() -> None:
+    with (
+        two(sys.exit) as made,
+        pytest.raises(FedmodelError, match=r"with the exit status 3, as by code .*; the run ends$"),
+    ):
+        asked(made, 3, 3)
+
+
 class Drawing(logging.Handler):
     """A handler that waits for whoever draws on the terminal."""
 
@@ -114,3 +127,51 @@ def test_a_fork_that_is_made_while_a_thread_draws_logs_all_the_same(capfd: pytes
         logger.removeHandler(handler)
         made.close()
     assert "told: a silo failed\n" in capfd.readouterr().err
+
+
+def test_a_fork_prints_and_logs_though_a_bar_that_is_drawn_stands_in_place_of_both_streams(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command's own bar: what is printed beside it waits for the lock that its thread draws under."""
+    logger = logging.getLogger("server.forks")
+    monkeypatch.setattr(logger, "propagate", False)
+
+    def tells(told: str) -> None:
+        print(told)  # noqa: T201 - as code of a user's own may
+        print(told, file=sys.stderr)  # noqa: T201
+        logger.warning(told)
+
+    with Progress(console=Console(force_terminal=True)) as bar:
+        handler = logging.StreamHandler()  # of what stands in place of the stream
+        handler.addFilter(lambda record: "secret" not in record.getMessage())
+        logger.addHandler(handler)
+        try:
+            with bar.live._lock:
+                made = Forks([nullcontext(tells)])
+            for told in ("a silo failed", "a secret"):
+                made.put([told], "the run ends")
+                assert made._ends[0].poll(60)  # of which it takes some milliseconds
+                assert made.answers() == [None]
+        finally:
+            logger.removeHandler(handler)
+            made.close()
+    out, error = capfd.readouterr()
+    assert "a silo failed\n" in out
+    assert error.count("a silo failed\n") == 2
+    assert error.count("a secret") == 1
+
+
+def test_a_fork_logs_to_files_as_the_run_does(tmp_path: Path) -> None:
+    logger = logging.getLogger("server.forks")
+    handlers = [RotatingFileHandler(tmp_path / "rotating"), logging.StreamHandler((tmp_path / "own").open("a"))]
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        with two(logger.warning) as made:
+            asked(made, "one", "two")
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+        handlers[1].stream.close()
+    assert [sorted((tmp_path / name).read_text().split()) for name in ("rotating", "own")] == [["one", "two"]] * 2
