@@ -228,7 +228,8 @@ def _tell_plainly() -> None:
             stream = getattr(handler, "stream", None)
             waits = isinstance(handler, QueueHandler) or any(stream is one for one in standing if one is not None)
             if waits or type(handler).__module__.partition(".")[0] != logging.__name__:
-                plain = logging.StreamHandler(sys.stdout if stream is not None and stream in standing[::2] else sys.stderr)
+                is_output = stream is not None and stream in standing[::2]
+                plain = logging.StreamHandler(sys.stdout if is_output else sys.stderr)
                 plain.setLevel(handler.level)
                 plain.setFormatter(handler.formatter)
                 plain.filters = list(handler.filters)

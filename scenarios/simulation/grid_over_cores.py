@@ -5,8 +5,8 @@
 
 What a node is asked, reads, checks, writes and answers is what it is in one process: the fork has the very grid, and
 calls the very app. Messages that are alike in what they carry have that in common within a fork, where a grid in one
-process copies it for each: an app that changed what it was sent would show its other nodes. Silos share nothing but what is kept by its content, so that none of them notices which others are
-in its process.
+process copies it for each: an app that changed what it was sent would show its other nodes. Silos share nothing but
+what is kept by its content, so that none of them notices which others are in its process.
 
 Guarantee: before any of the replies of an exchange can be pulled, all that nodes wrote for them is on disk: each
 process makes one sync before it hands replies over. A process that is gone fails the run, and the others end with it;
