@@ -1,7 +1,7 @@
 """What came of a question: an answer to read, or a code for why there is none.
 
-A silo that refuses, fails or is late counts as a dropout of that exchange, by code. Nothing that a silo sends but a
-code of the error tree is ever logged.
+A silo that refuses, fails or is late counts as a dropout of that exchange, by code. Nothing that a silo sends is ever
+logged but a code of the error tree, and what a number of Flower's means.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def answered(reply: Message | None) -> Message:
     if reply is None:
         raise NoAnswer("late")
     if reply.has_error():
-        raise NoAnswer(wire.refusal_code(reply.error))
+        if (code := wire.refusal_code(reply.error)) == "lost":
+            logger.warning("in place of a silo's answer came an error of Flower's: %s", wire.foreign_error(reply.error))
+        raise NoAnswer(code)
     return reply
 
 

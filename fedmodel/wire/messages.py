@@ -87,6 +87,18 @@ REVEAL: Final = "query.reveal"
 COUNTERSIGN: Final = "query.countersign"
 
 _REFUSED: Final = 1000  # outside the codes that Flower uses for its own errors
+_FOREIGN: Final = {
+    0: "an error that has no name",
+    1: "the silo's app could not be loaded",
+    2: "the silo's app raised an exception",
+    3: "the question was gone",
+    4: "the answer was gone",
+    5: "the silo's node was not there",
+    6: "the silo's node refused the question",
+    7: "the bundle was not valid",
+    8: "the process of the silo's app crashed",
+}
+"""Of Flower 1.41, `flwr.common.constant.ErrorCode`."""
 _HEAD: Final = "fedmodel"
 _ARRAYS: Final = "fedmodel.arrays"
 _MESSAGES: Final = "fedmodel.messages"
@@ -491,6 +503,15 @@ def refusal_code(error: Error) -> str:
     if error.code == _REFUSED and error.reason in error_codes():
         return error.reason
     return "lost"
+
+
+def foreign_error(error: Error) -> str:
+    """Return what an error that is Flower's own says by its number, in words of ours: no text that it brings.
+
+    >>> foreign_error(Error(8, "crashed at Ada Lovelace"))
+    "the process of the silo's app crashed"
+    """
+    return _FOREIGN.get(error.code, "none of the errors that it has names for")
 
 
 def _check_holds(message: Message, *records: str) -> None:

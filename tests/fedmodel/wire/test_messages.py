@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -564,6 +565,15 @@ def test_a_refusal_is_a_code_and_never_free_text() -> None:
 )
 def test_text_in_a_foreign_error_is_dropped(error: Error) -> None:
     assert wire.refusal_code(error) == "lost"
+    assert "Ada" not in wire.foreign_error(error)
+
+
+def test_every_error_of_flowers_has_words_of_ours() -> None:
+    codes = [code for name, code in vars(ErrorCode).items() if name.isupper()]
+    assert codes
+    told = [wire.foreign_error(Error(code)) for code in codes]
+    assert len(set(told)) == len(told)
+    assert wire.foreign_error(Error(1000)) not in told
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
