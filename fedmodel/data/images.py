@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedmodel.data.pictures import ENDINGS, is_image, pixels_of, scaled
 from fedmodel.data.places import At
 from fedmodel.data.reading import Reading
-from fedmodel.data.taken import Taken, numbered
+from fedmodel.data.taken import Taken, numbered, persons_of
 from fedmodel.data.whose import Whose
 from fedmodel.errors import DataError
 from fedmodel.kinds.pictures import Pictures
@@ -55,7 +55,7 @@ def taken_of(config: Pictures, labelled: Iterator[Labelled], reading: Reading, f
         x_N[place] = scaled(one.pixels, config.feature_bound)
     y_N = np.array([config.labels.index(one.label) for one in found], dtype=np.int64)
     persons = None if reading.whose.column is None else [one.person for one in found]
-    return Taken(x_N, y_N, numbered(persons, len(found)), str(folder))
+    return Taken(x_N, y_N, numbered(persons, len(found)), str(folder), persons=persons_of(persons))
 
 
 def labelled_images(config: ImagesConfig, folder: Path, reading: Reading) -> Iterator[Labelled]:

@@ -83,7 +83,8 @@ def own_dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     if not isinstance(config, OwnConfig) or scenario.seed is None:
         raise ConfigError("the scenario has no data.use, or no seed; read it as a simulation does")
     found = _Same(resolve(config.use, _KEY))
-    return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed)
+    apart = scenario.privacy.unit == "person"
+    return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed, apart)
 
 
 def forget_deals() -> None:
@@ -107,12 +108,14 @@ class _Same:
 
 @lru_cache(maxsize=1)
 def _dealt_once(
-    found: _Same, config_json: str, silos: tuple[str, ...], seed: int
+    found: _Same, config_json: str, silos: tuple[str, ...], seed: int, apart: bool
 ) -> tuple[Records, tuple[Records, ...]]:
-    """Check and deal, once a process."""
+    """Check and deal, once a process; `apart` says that nobody's records may be on both sides."""
     config = _read_back(config_json)
     parts = _taken_once(found, _reading(config), silos)
     _check(config, parts)
+    if apart:
+        parts.check_apart()
     held_out, dealt = parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
     return _in_range(held_out, config), tuple(_in_range(part, config) for part in dealt)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedmodel.data.named import each
 from fedmodel.data.records import Records, deal_out
 from fedmodel.data.taken import Taken
+from fedmodel.errors import DataError
 from fedmodel.kinds.partition import Partition
 from fedmodel.kinds.partitions.iid import IID
 from fedmodel.kinds.sources.own import PERSON
@@ -36,6 +37,23 @@ class Parts:
 
     def __repr__(self) -> str:
         return "Parts(...)"  # a repr ends up in logs
+
+    def check_apart(self) -> None:
+        """Refuse persons of whom some records are the server's, and others are dealt to silos.
+
+        Figures on held-out records are exact, and where a claim is for persons it is for all that is theirs. Ids of
+        one data set and of its test part are one party's. Where each silo has a data set of its own, ids are too: one
+        that two parties have may be of two persons, and nothing is refused.
+
+        Raises:
+            DataError: When there is such a person; it names none.
+        """
+        if self.test is not None and self.are_dealt and any(self.test.persons & part.persons for part in self.silos):
+            raise DataError(
+                f"{self.test.where}: a person with records here has some that train too; exact figures are told of"
+                ' these, and privacy.unit = "person" hides all that is a person\'s. Take them out of one of the two,'
+                ' give a share, held_out, of which persons go whole, or claim for records, unit = "record"'
+            )
 
     def dealt_out(
         self, held_out: float | None, partition: Partition, bound: float, silos: tuple[str, ...], seed: int

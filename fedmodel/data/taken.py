@@ -21,6 +21,7 @@ class Taken:
         person_N: Whose each record is, by numbers that rise from 0 and skip none; everyone has one where nobody says.
         where: What it is of, for errors.
         group_N: What each record says in the column by which records are dealt.
+        persons: The ids of all whose records these are, as text; nothing where nobody says.
     """
 
     x: NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -28,6 +29,7 @@ class Taken:
     person_N: NDArray[np.int64]
     where: str
     group_N: NDArray[Any] | None = None
+    persons: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -51,6 +53,11 @@ def numbered(given: Any, count: int) -> NDArray[np.int64]:
         return np.arange(count)
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(one, len(numbers)) for one in _texts(given)], dtype=np.int64)
+
+
+def persons_of(given: Any) -> frozenset[str]:
+    """Return all ids, as text; nothing where None."""
+    return frozenset() if given is None else frozenset(_texts(given))
 
 
 def _texts(ids: Any) -> list[str]:

@@ -31,7 +31,7 @@ from fedmodel.data.as_numbers import own_code, targets_of, values_of
 from fedmodel.data.keys import Keys, by_key, named, refuse_more
 from fedmodel.data.named import arrays, each
 from fedmodel.data.samples import samples
-from fedmodel.data.taken import Taken, numbered
+from fedmodel.data.taken import Taken, numbered, persons_of
 from fedmodel.errors import DataError
 
 
@@ -59,7 +59,7 @@ def take(thing: object, where: str, keys: Keys) -> Taken:
         raise DataError(f"{where}: holds no record")
     group = more.get("group")
     group_N = None if group is None else np.asarray(group).astype(str)
-    return Taken(checked, y_N, numbered(more.get("person"), len(y_N)), where, group_N)
+    return Taken(checked, y_N, numbered(more.get("person"), len(y_N)), where, group_N, persons_of(more.get("person")))
 
 
 def _columns(thing: object, where: str, keys: Keys) -> tuple[Any, Any, dict[str, Any]]:

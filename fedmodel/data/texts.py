@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fedmodel.data.fields import Told, number_of, text_of, texts_of
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import onto_unit
-from fedmodel.data.taken import Taken, numbered
+from fedmodel.data.taken import Taken, numbered, persons_of
 from fedmodel.data.tokens import coded, coded_words, inputs_of, next_tokens
 from fedmodel.kinds.shape import IGNORED, MULTI_LABEL, NEXT, REGRESSION, SEQUENCE
 from fedmodel.kinds.texts import Texts
@@ -58,12 +58,12 @@ def taken_of(config: Texts, told: Iterable[Told], reading: Reading, folder: Path
     else:
         code_NT, word_NT = coded(texts, config.length, config.tokenizer, reading.tokenizer), None
     x = inputs_of(code_NT, config.tokenizer)
-    person_N = numbered(None if reading.whose.column is None else persons, len(texts))
+    whose = None if reading.whose.column is None else persons
     if config.task == NEXT:
         y_N = next_tokens(x["tokens"], x["mask"])
     else:
         y_N = _targets(config, targets) if word_NT is None else _at_words(targets, word_NT)
-    return Taken(x, y_N, person_N, str(folder))
+    return Taken(x, y_N, numbered(whose, len(texts)), str(folder), persons=persons_of(whose))
 
 
 def words_or_text(config: Texts, told: Told) -> str | list[str]:

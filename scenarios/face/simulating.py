@@ -79,7 +79,7 @@ def simulate(
             task: What is learnt: "classification", "multi-label", "regression", "next-token" or "sequence-labels"
                 (docs/data.md). Default: "classification", and of a base what it learns.
             target_range: Of a regression: the public range of what is predicted, to which it is bounded.
-            test: Records on which the server evaluates, of which no silo has any.
+            test: Records on which the server evaluates; of no person, under unit = "person", whose others are dealt.
             held_out: Where there is no test, the share of train that becomes it. Default: 0.2.
             label: The column or key to predict.
             labels: Names of the classes, in order.

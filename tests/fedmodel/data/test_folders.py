@@ -291,11 +291,44 @@ def test_a_cut_gzip_file_and_another_size_are_refused(tiny: Scenario, tmp_path: 
         silo_records(scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25), "south")
 
 
-def lines(folder: Path, count: int, first: int = 0) -> None:
+def lines(folder: Path, count: int, first: int = 0, whose: int = 0) -> None:
     folder.mkdir(exist_ok=True)
-    told = [{"text": f"note {first + place}", "label": ("clear", "suspect")[place % 2], "who": place // 2, "more": []}
-            for place in range(count)]  # fmt: skip
+    told = [
+        {
+            "text": f"note {first + place}",
+            "label": ("clear", "suspect")[place % 2],
+            "who": whose + place // 2,
+            "more": [],
+        }
+        for place in range(count)
+    ]
     (folder / "a.jsonl").write_text("\n".join(map(json.dumps, told)) + "\n\n")
+
+
+@pytest.mark.parametrize("source", ["json-lines", "images"])
+def test_nobody_of_one_folder_trains_and_is_held_out_where_a_claim_is_for_persons(
+    tiny: Scenario, tmp_path: Path, source: str
+) -> None:
+    def said(folder: Path, first: int, unit: str) -> Scenario:
+        for part, count, whose in (("train", 60, 0), ("held-out", 12, first)):
+            if source == "json-lines":
+                folder.mkdir(exist_ok=True)
+                lines(folder / part, count, whose=whose)
+                continue
+            images(folder / part, count)
+            names = [f"{label}/{place}.png,{label}" for label in ("clear", "suspect") for place in range(count // 2)]
+            listed = [f"{name},{whose + place // 2}" for place, name in enumerate(names)]
+            (folder / part / "list.csv").write_text("\n".join(["file,label,who", *listed, ""]))
+        more: dict[str, Any] = {"length": 8} if source == "json-lines" else {"size": [6, 4], "listing": "list.csv"}
+        scenario = scenario_of(tiny, source, folder, person="who", **more)
+        document = scenario.model_dump(mode="json", exclude_none=True)
+        document["privacy"] |= {"unit": unit} | ({"max_records": 3} if unit == "person" else {})
+        return Scenario.model_validate(document)
+
+    with pytest.raises(DataError, match=r"held-out: a person with records here has some that train too; "):
+        silo_records(said(tmp_path / "one", 29, "person"), "north")
+    assert len(held_out_records(said(tmp_path / "records", 29, "record"))) == 12
+    assert len(held_out_records(said(tmp_path / "apart", 30, "person"))) == 12
 
 
 def test_json_lines_become_tokens_and_a_mask(tiny: Scenario, tmp_path: Path) -> None:

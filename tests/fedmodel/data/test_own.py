@@ -86,6 +86,38 @@ def test_persons_are_held_out_and_dealt_whole(tiny: Scenario) -> None:
     assert settled(own(tiny, pair, held_out=0.25)).data.why_no_persons() is not None
 
 
+def claimed_for(scenario: Scenario, unit: str) -> Scenario:
+    """The same scenario with a claim for another unit."""
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["privacy"] |= {"unit": unit} | ({"max_records": 3} if unit == "person" else {})
+    return Scenario.model_validate(document)
+
+
+def test_nobody_trains_and_is_held_out_where_a_claim_is_for_persons(tiny: Scenario) -> None:
+    def columns(low: int, high: int, first: int) -> dict[str, Any]:
+        return {"x": X[low:high], "label": Y[low:high], "who": first + np.arange(high - low) // 3}
+
+    def said(first: int) -> Scenario:
+        given = {"train": columns(0, 90, 0), "test": columns(90, 120, first)}
+        return settled(own(tiny, lambda: given, person="who", partition={"min_records": 2}))
+
+    for scenario in (said(0), said(29)):  # the one is the very persons, the other one person of ten
+        with pytest.raises(DataError, match=r"test: a person with records here has some that train too; .* held_out"):
+            held_out_records(claimed_for(scenario, "person"))
+        with pytest.raises(DataError, match=r"a person with records here"):
+            silo_records(claimed_for(scenario, "person"), "north")
+        assert len(held_out_records(claimed_for(scenario, "record"))) == 30
+    assert len(held_out_records(claimed_for(said(30), "person"))) == 30
+
+
+def test_ids_of_silos_that_each_have_a_data_set_are_their_own(tiny: Scenario) -> None:
+    """Every hospital has a patient 1."""
+    part = {"x": X[:30], "label": Y[:30], "who": np.arange(30) // 3}
+    given = {"train": [part, part, part], "test": part}
+    scenario = settled(own(tiny, lambda: given, person="who", partition=None))
+    assert len(held_out_records(claimed_for(scenario, "person"))) == 30
+
+
 def test_records_are_dealt_by_a_column_that_is_no_feature(tiny: Scenario) -> None:
     ward = np.array(SILOS)[np.arange(120) % 3]
     columns = {"x": X, "label": Y, "ward": ward}
