@@ -98,10 +98,10 @@ def _read(config: CifarConfig, path: Path, reading: Reading) -> tuple[NDArray[np
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise DataError(f"{path}: has more than {_MOST_BYTES} bytes, and is not read")
-    if size % row:
+    if not size or size % row:
         raise DataError(
-            f"{path}: is no whole number of records of {row} bytes, a label of {config.label_bytes} and"
-            f" {config.size[0]}x{config.size[1]} pixels of three colours; it is damaged, or of another form"
+            f"{path}: has {size} bytes, which is no whole number of records of {row}, a label of {config.label_bytes}"
+            f" and {config.size[0]}x{config.size[1]} pixels of three colours; it is damaged, or of another form"
         )
     rows = np.frombuffer(path.read_bytes(), dtype=np.uint8).reshape(-1, row)
     pixels = rows[:, config.label_bytes :].reshape(-1, *config.pixels)

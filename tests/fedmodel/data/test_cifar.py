@@ -67,7 +67,8 @@ def test_what_a_silo_holds_out_and_what_it_trains_on_are_apart_and_all_it_has(ti
 @pytest.mark.parametrize(
     ("spoilt", "why"),
     [
-        (lambda data: data[:-1], "is no whole number of records of 73 bytes, a label of 1 and 6x4 pixels"),
+        (lambda data: data[:-1], "bytes, which is no whole number of records of 73, a label of 1 and 6x4 pixels"),
+        (lambda _: b"", "has 0 bytes, which is no whole number of records of 73"),
         (lambda data: bytes([2]) + data[1:], "record 0: its label is none from 0 to 1, and data.labels names so many"),
         (None, "has no file that ends in .bin; those of CIFAR's binary version are read"),
     ],

@@ -126,6 +126,20 @@ def test_what_says_the_same_in_a_column_goes_to_one_silo(seed: int, silos: int) 
 
 
 @pytest.mark.parametrize(
+    ("silos", "told"),
+    [
+        (("north", "south", "wesst"), r"'west' is no silo's name, and silo 'wesst' has no value of its name"),
+        (("north", "south"), r"'west' is no silo's name, so that"),
+        (("north", "south", "west", "east"), r"silo 'east' has no value of its name, so that"),
+    ],
+)
+def test_values_of_which_some_are_silos_names_are_dealt_to_nobody(silos: tuple[str, ...], told: str) -> None:
+    """A misspelt name would give one hospital the patients of another."""
+    with pytest.raises(DataError, match=rf"column = 'hospital': the value 'north' is a silo's name, .*{told}"):
+        ByColumn("hospital").deal(units(np.zeros(60)), silos, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
     ("config", "said"),
     [
         (Dirichlet(min_records=10), "20 records cannot give 3 silos 10 each; lower data.partition.min_records"),
