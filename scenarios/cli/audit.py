@@ -199,10 +199,10 @@ def _planned(
 
 def _told(plan: Plan) -> str:
     """Return a plan in words."""
+    refute = f"{plan.needed} right refute" if plan.needed <= plan.guesses else "no number that is right could refute"
     return (
-        f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which"
-        f" {plan.needed} right refute epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance"
-        f" {plan.significance:g}. Were the noise {plan.less_noise:g} of the claimed, that would happen with"
+        f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which {refute}"
+        f" epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance {plan.significance:g}. Were the noise {plan.less_noise:g} of the claimed, that would happen with"
         f" probability {down(plan.power, 3)} ({plan.runs} simulated runs)."
     )
 

@@ -156,7 +156,7 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
     from scenarios.runs import words
     from scenarios.runs.claims import NO_NOISE, OF_EXPERIMENT, early
     from scenarios.runs.own_code import sentence
-    from scenarios.runs.usefulness import told_of
+    from scenarios.runs.usefulness import of_one_class_told_of, told_of
 
     timing, metrics = summary["timing"], summary["metrics"]
     about = (
@@ -177,7 +177,7 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
         out.print("These figures, and the model, are of the moving average of all rounds' models.", highlight=False)
     for reason in words.undefined(metrics, summary.get("left_out")):
         out.print(reason, highlight=False)
-    if (useless := told_of(run_dir)) is not None:
+    if (useless := told_of(run_dir) or of_one_class_told_of(run_dir)) is not None:
         out.print(useless, style="yellow", highlight=False)
     if summary["class_weights"]:
         out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scenarios.runs import words
 from server.usefulness import USEFULNESS
 
+_CLEARLY: Final = 0.99
+
 
 def told_of(run_dir: Path) -> str | None:
     """Say that a run's model is of no use, and the likeliest causes; None where it is of some, or nobody looked."""
+    found = _found(run_dir)
+    return None if found is None else useless(found)
+
+
+def of_one_class_told_of(run_dir: Path) -> str | None:
+    """Say that a model that is of use predicts one class of all at its threshold; None of any other."""
+    found = _found(run_dir)
+    return None if found is None else of_one_class(found)
+
+
+def _found(run_dir: Path) -> dict[str, Any] | None:
+    """Return what the server found; None of a version that did not look, or that ended without a whole round."""
     try:
-        found = json.loads((run_dir / USEFULNESS).read_bytes())
-    except FileNotFoundError:  # of a version that did not look, or ended without a whole round
+        found: dict[str, Any] = json.loads((run_dir / USEFULNESS).read_bytes())
+    except FileNotFoundError:
         return None
-    return useless(found)
+    return found
 
 
 def useless(found: dict[str, Any]) -> str | None:
@@ -28,7 +42,7 @@ def useless(found: dict[str, Any]) -> str | None:
     "The model predicts 'benign' of every held-out record, and is"
     """
     label = found["one_class"]
-    if label is None and (found["base_loss"] is None or found["loss"] < found["base_loss"]):
+    if _tells_apart(found) or (label is None and (found["base_loss"] is None or found["loss"] < found["base_loss"])):
         return None
     if label is None:
         begins = (
@@ -38,6 +52,33 @@ def useless(found: dict[str, Any]) -> str | None:
     else:
         begins = f"The model predicts {label!r} of every held-out record, and is of no use"
     return f"{begins}. To look at first: {'; '.join(_causes(found))}."
+
+
+def of_one_class(found: dict[str, Any]) -> str | None:
+    """Return the line of `of_one_class_told_of` from what was found.
+
+    The loss of a model that is told apart from nothing has to be smaller by a hundredth: it predicts one class, and a
+    smaller difference may be chance.
+
+    >>> of_one_class({"one_class": "no policy", "loss": 0.2, "base_loss": 0.22})
+    "At its threshold the model predicts 'no policy' of every held-out record. It tells them apart all the same, as its\
+ loss says: 0.2000, where answering every record with the shares of the classes has 0.2200. Look at figures of\
+ ranking, or choose a threshold of your own."
+    >>> of_one_class({"one_class": None, "loss": 0.2, "base_loss": 0.22})
+    """
+    if found["one_class"] is None or not _tells_apart(found):
+        return None
+    loss, base = words.number(found["loss"]), words.number(found["base_loss"])
+    return (
+        f"At its threshold the model predicts {found['one_class']!r} of every held-out record. It tells them apart all"
+        f" the same, as its loss says: {loss}, where answering every record with the shares of the classes has {base}."
+        " Look at figures of ranking, or choose a threshold of your own."
+    )
+
+
+def _tells_apart(found: dict[str, Any]) -> bool:
+    """Tell whether the model's loss is clearly smaller than that of any answer that is one for all."""
+    return found["base_loss"] is not None and bool(found["loss"] < _CLEARLY * found["base_loss"])
 
 
 def _causes(found: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from fedmodel.learning.tasks import objective
 from fedmodel.learning.tasks.classification import Classification, base_loss
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
-from scenarios.runs.usefulness import told_of, useless
+from scenarios.runs.usefulness import of_one_class, told_of, useless
 from server.metrics import evaluate
 from server.usefulness import USEFULNESS, usefulness
 from tests.conftest import TINY
@@ -76,6 +76,18 @@ def test_the_labels_own_name_is_told(tmp_path: Path) -> None:
     found = usefulness(module, hospitals, test, {"aurora": charge(2.0, 60)}, CPU)
     assert found["one_class"] == "benign"
     assert str(useless(found)).startswith("The model predicts 'benign' of every held-out record, and is of no use. ")
+
+
+def test_a_model_that_ranks_is_of_use_though_it_predicts_one_class() -> None:
+    """As of a rare class, which nobody is likelier than not to have."""
+    found = {"one_class": "no policy", "loss": 0.21, "base_loss": 0.226, "signal_to_noise": 34.0, "noise_walk": 0.2,
+             "reach": 30.0, "supposed": {"a": 700}}  # fmt: skip
+    assert useless(found) is None
+    assert "of every held-out record. It tells them apart" in str(of_one_class(found))
+    by_chance = {**found, "loss": 0.2259}
+    assert "is of no use" in str(useless(by_chance))
+    assert of_one_class(by_chance) is None
+    assert useless({**found, "one_class": None}) is of_one_class({**found, "one_class": None}) is None
 
 
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=30), st.floats(-3, 3), st.floats(-3, 3))
