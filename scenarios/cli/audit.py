@@ -202,8 +202,8 @@ def _told(plan: Plan) -> str:
     refute = f"{plan.needed} right refute" if plan.needed <= plan.guesses else "no number that is right could refute"
     return (
         f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which {refute}"
-        f" epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance {plan.significance:g}. Were the noise"
-        f" {plan.less_noise:g} of the claimed, that would happen with probability {down(plan.power, 3)}"
+        f" epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance {plan.significance:g}. Were the"
+        f" noise {plan.less_noise:g} of the claimed, that would happen with probability {down(plan.power, 3)}"
         f" ({plan.runs} simulated runs)."
     )
 
