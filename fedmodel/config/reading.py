@@ -35,6 +35,7 @@ _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
 _DEALT: Final = ["data", "partition"]
 _LONGEST: Final = 200  # characters of a value that is told back
+_ALIKE: Final = 0.75  # a choice is misspelt, and no word of another meaning: "patient" is not "client"
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -305,7 +306,7 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             # In a list, the last word is a place in it.
             key = next(word for word in reversed(words) if word in section.model_fields)
             choices = [str(choice) for choice in _choices(section.model_fields[key].annotation)]
-            return f"{where} = {found!r} is not known; {_nearest(str(found), choices)}"
+            return f"{where} = {found!r} is not known; {_nearest(str(found), choices, alike=_ALIKE)}"
         case "value_error":
             rule = str(problem["ctx"]["error"])
             return f"{where}: {rule}" if where else rule
@@ -322,10 +323,10 @@ def _choices(annotation: Any) -> list[object]:
     return [choice for choice in inner if isinstance(choice, str | int)]
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:
     """Name the nearest known word, or all of them."""
     names = list(known)
-    near = get_close_matches(word, names, n=1)
+    near = get_close_matches(word, names, n=1, cutoff=alike)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 

@@ -55,6 +55,7 @@ from tests.conftest import TINY
         ("privacy.noise_multiplier=0", "privacy.noise_multiplier: found 0, which is no noise"),
         ("privacy.noise_multiplier=inf", "privacy.noise_multiplier = inf is not accepted"),
         ("privacy.sample_rate=1.5", "privacy.sample_rate = 1.5 is not accepted"),
+        ("privacy.unit=patient", "privacy.unit = 'patient' is not known; known: record, person, client"),
         ("privacy.unit=household", "privacy.unit = 'household' is not known; known: record, person, client"),
         ("privacy.epsilon=3", "exactly one of epsilon and noise_multiplier, found both"),
         ("federation.silos=['a','a']", "silo 'a' is named twice"),
