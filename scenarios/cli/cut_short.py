@@ -51,6 +51,16 @@ def told_what_stands(run_dir: Path, again: str, *, report: bool) -> Iterator[Non
         raise
 
 
+@contextmanager
+def told_that_nothing_was_spent() -> Iterator[None]:
+    """Have Ctrl-C say so, before a run has a folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted before the run began; this command spent nothing")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def command_of(
     scenario: str,
     settings: Sequence[str],

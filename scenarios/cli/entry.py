@@ -24,7 +24,11 @@ def main() -> None:
         sys.exit(error.exit_status)
     if asked:
         sys.exit(completion.answer())
-    with loading():
-        from scenarios.cli import main
+    try:
+        with loading():
+            from scenarios.cli import main
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before anything began\n")
+        sys.exit(130)
 
     main.main()

@@ -24,6 +24,7 @@ import click
 import typer
 from rich.logging import RichHandler
 from rich.text import Text
+from typer.core import TyperGroup
 
 from fedmodel.errors import FedmodelError
 from fedmodel.system.durable import failed
@@ -33,7 +34,21 @@ from scenarios.cli.printing import INTERRUPTED, err
 from scenarios.cli.terminal import command_of
 from scenarios.cli.verbs import verbs
 
+
+class _Told(TyperGroup):
+    """A command that says so where Ctrl-C ends it and nobody said more; typer ends it without a word."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Do what was asked."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Told,
     name="fedmodel",
     help="Federated learning with differential privacy that is refused rather than guessed.",
     no_args_is_help=True,

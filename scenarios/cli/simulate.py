@@ -43,7 +43,7 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
-    from scenarios.cli.cut_short import command_of, told_what_stands
+    from scenarios.cli.cut_short import command_of, told_that_nothing_was_spent, told_what_stands
 
     if show_partition:
         _show_partition(scenario, settings or (), out, as_json)
@@ -55,7 +55,8 @@ def simulate(
             from scenarios.runs.usefulness import told_of
             from scenarios.simulation.prepared import prepare
 
-        prepared = prepare(scenario, settings or (), engine, device, out)
+        with told_that_nothing_was_spent():
+            prepared = prepare(scenario, settings or (), engine, device, out)
     again = command_of(scenario, settings or (), engine, device, prepared.folder, report=report, as_json=as_json)
     with (
         prepared.held() as run_dir,

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from scipy.stats import norm
 
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.ledger import read_ledger
-from scenarios.cli import main
+from scenarios.cli import entry, main
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
 from tests.fakes import charged
@@ -55,6 +57,42 @@ class Run:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     return Run(monkeypatch, capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verb", "at", "told"),
+    [
+        (("simulate", "quickstart"), "scenarios.simulation.prepared.prepare",
+         "interrupted before the run began; this command spent nothing\n"),
+        (("audit", "plan", "quickstart"), "scenarios.audit.planning.planned", "interrupted\n"),
+        (("simulate", "quickstart", "--show-partition"), "scenarios.simulation.prepared.resolve", "interrupted\n"),
+    ],
+)  # fmt: skip
+def test_an_interrupt_before_anything_was_begun_is_said_and_leaves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], at: str, told: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, interrupted)
+    assert run(*verb) == 130
+    assert (run.out, run.err) == ("", told)
+    assert list(run.folder.iterdir()) == []
+
+
+def test_an_interrupt_while_the_command_is_imported_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(entry, "loading", interrupted)
+    monkeypatch.setattr(sys, "argv", ["fedmodel", "scenarios"])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted before anything began\n")
 
 
 @pytest.mark.parametrize(
