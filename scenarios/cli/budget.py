@@ -124,7 +124,8 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     out.print(Text.assemble((silo, "bold"), about), highlight=False)
     table = Table(title="By run", title_justify="left")
     for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "of steps taken", "admitted by"):
-        table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
+        # A run is known by its name: it is folded, and never cut.
+        table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right", overflow="fold")
     for run in scope["runs"]:
         would = run.get(EPSILON_IF_HIDDEN)
         epsilon = up(run["epsilon"]) if would is None else f"{up(would)} {IF_HIDDEN}"

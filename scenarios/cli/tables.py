@@ -68,6 +68,18 @@ def _besides(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
+def _figures(metrics: Mapping[str, float], width: int) -> Table:
+    """Return a run's figures; names go on in a second line where a row of them is wider than the terminal."""
+    from scenarios.runs import words
+
+    table = Table(title="On the server's held-out records", title_justify="left")
+    has_room = sum(len(name) + 3 for name in metrics) < width
+    for name in metrics:
+        table.add_column(name if has_room else name.replace("-", "-\n"), justify="right", overflow="fold")
+    table.add_row(*(words.metric(value) for value in metrics.values()))
+    return table
+
+
 def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
     """Return what each silo spent: a row for each, and for each part where it reserved several together.
 
@@ -168,11 +180,7 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
     out.print(f"Used: {used}", highlight=False)
     for row in summary.get("own_code", ()):
         out.print(f"Code of the user's own: {sentence(row)}", highlight=False, markup=False)
-    figures = Table(title="On the server's held-out records", title_justify="left")
-    for name in metrics:
-        figures.add_column(name, justify="right")
-    figures.add_row(*(words.metric(value) for value in metrics.values()))
-    out.print(figures)
+    out.print(_figures(metrics, out.width))
     if "ema_decay" in summary:
         out.print("These figures, and the model, are of the moving average of all rounds' models.", highlight=False)
     for reason in words.undefined(metrics, summary.get("left_out")):

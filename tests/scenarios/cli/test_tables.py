@@ -12,6 +12,7 @@ from fedmodel.privacy.accounting import epsilon
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import up
 from scenarios.cli import tables
+from scenarios.runs import words
 from scenarios.runs.summary import row_of
 
 PLAN, STATISTIC = DpSgdEvent(8.0, 1.0, 0.5, 20, 10), DpSgdEvent(12.0, 2.0, 1.0, 1, 1)
@@ -84,3 +85,17 @@ def test_a_person_is_told_what_a_job_besides_training_came_to() -> None:
     told = tables._besides("head-count", {"silos": 2, "noise_std": 2.0, "records": 9.5})
     assert told.startswith("head-count: records 9.5, of 2 silos")
     assert "failed closed" in tables._besides("label-counts", {"silos": 0, "failed": True})
+
+
+def test_no_figure_loses_its_name_or_value_at_eighty_columns() -> None:
+    names = ("average-precision", "recall@0.1", "auroc", "cost@5", "brier", "calibration-error", "loss")
+    metrics = {name: 0.1 + place / 100 for place, name in enumerate(names)}
+    for width, lines in ((80, 2), (140, 1)):
+        console = Console(width=width)
+        with console.capture() as printed:
+            console.print(tables._figures(metrics, width))
+        rows = [line.strip("┃ ").split("┃") for line in printed.get().splitlines() if line.startswith("┃")]
+        assert len(rows) == lines
+        assert ["".join(part.strip() for part in column) for column in zip(*rows, strict=True)] == list(names)
+        assert all(words.metric(value) in printed.get() for value in metrics.values())
+        assert "…" not in printed.get()
