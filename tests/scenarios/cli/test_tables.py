@@ -94,7 +94,7 @@ def test_no_figure_loses_its_name_or_value_at_eighty_columns() -> None:
         console = Console(width=width)
         with console.capture() as printed:
             console.print(tables._figures(metrics, width))
-        rows = [line.strip("┃ ").split("┃") for line in printed.get().splitlines() if line.startswith("┃")]
+        rows = [line.strip()[1:-1].split("┃") for line in printed.get().splitlines() if line.startswith("┃")]
         assert len(rows) == lines
         assert ["".join(part.strip() for part in column) for column in zip(*rows, strict=True)] == list(names)
         assert all(words.metric(value) in printed.get() for value in metrics.values())
