@@ -10,11 +10,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from fedmodel.privacy.events import EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import up
@@ -41,7 +43,7 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
         MofNCompleteColumn(),
         BarColumn(bar_width=16),
         TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(compact=True),
+        _Time(compact=True),
         console=console,
         transient=True,
     )
@@ -50,6 +52,16 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
         task = progress.add_task(BEFORE, total=rounds, completed=done)
         with followed(metrics, lambda done, text: progress.update(task, completed=done, description=text)):
             yield
+
+
+class _Time(TimeRemainingColumn):
+    """The time left; before a round tells of it, the time so far, so that something moves while models are measured."""
+
+    def render(self, task: Task) -> Text:
+        """Return what the column shows."""
+        if task.time_remaining is None and not task.finished and task.elapsed is not None:
+            return Text(f"{timedelta(seconds=int(task.elapsed))} so far", style="progress.elapsed")
+        return super().render(task)
 
 
 class Newest:
