@@ -21,7 +21,8 @@ from fedmodel.ledger.heads import Proven, follow, open_head
 from fedmodel.secagg import Roster
 from fedmodel.system.durable import naming, replace_file, synced_together
 
-_COMING: Final = ".coming"  # no silo's name
+COMING: Final = ".coming"
+"""What heads stand in until each has its file; no silo's name."""
 
 
 class KnownHeads:
@@ -87,17 +88,17 @@ class KnownHeads:
         with synced_together():
             for silo, note in coming.items():
                 replace_file(self._folder / silo, note)
-        (self._folder / _COMING).unlink(missing_ok=True)
+        (self._folder / COMING).unlink(missing_ok=True)
 
     def _note(self, silo: str, note: bytes) -> None:
         """Hand a head to the system, which has it even if this process ends at once."""
-        path = self._folder / _COMING
+        path = self._folder / COMING
         with naming(path), path.open("ab") as file:
             file.write(f"{silo} {note.hex()}\n".encode())
 
     def _left_behind(self) -> dict[str, bytes]:
         """Return the heads that a killed process had followed, and not yet put on disk one by one."""
-        path, found = self._folder / _COMING, dict[str, bytes]()
+        path, found = self._folder / COMING, dict[str, bytes]()
         for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else ():
             silo, _, text = line.partition(" ")
             try:

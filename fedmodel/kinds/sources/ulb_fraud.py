@@ -10,8 +10,11 @@ privacy to that. When a payment was is read by nothing, since a time beside an a
 from __future__ import annotations
 
 import csv
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from fedmodel.errors import DataError
 from fedmodel.kinds.on_disk import OneFile
 from fedmodel.kinds.shape import DataShape
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 _FEATURES: Final = (*(f"V{place}" for place in range(1, 29)), "Amount")
 _CLASS: Final = "Class"
 _HEADER: Final = ["Time", *_FEATURES, _CLASS]
+_GZIP: Final = b"\x1f\x8b"
+_LAST_BYTES: Final = 4096  # in which the last line lies
 
 
 class UlbFraudConfig(OneFile):
@@ -55,16 +60,56 @@ class UlbFraudConfig(OneFile):
         from pyarrow import csv as arrow
 
         path = self.opened()
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            if next(csv.reader(file), []) != _HEADER:
-                raise self.another("its first line has other columns")
+        self._check_form(path)
         try:
             types = arrow.ConvertOptions(column_types=dict.fromkeys(_HEADER, pa.float64()))
             table = arrow.read_csv(path, convert_options=types)
         except (pa.ArrowException, UnicodeError):
-            raise self.another("a line has another number of fields, or a field that is no number") from None
+            raise self._first_wrong(path) from None
         x_NF = np.stack([table[name].to_numpy() for name in _FEATURES], axis=1)
         class_N = table[_CLASS].to_numpy()
         if not len(table) or not np.isfinite(x_NF).all() or not np.isin(class_N, (0.0, 1.0)).all():
-            raise self.another("it has no line, a gap, or a class that is neither 0 nor 1")
+            raise self._first_wrong(path)
         return x_NF, class_N.astype(np.int64)
+
+    def _check_form(self, path: Path) -> None:
+        """Refuse a file that is none of its kind, by its first line and its last."""
+        with path.open("rb") as raw:
+            head = raw.read(2)
+            raw.seek(max(0, path.stat().st_size - _LAST_BYTES))
+            last = raw.read().rstrip().rpartition(b"\n")[2]
+        if not head:
+            raise self.another("is empty")
+        if head == _GZIP:
+            raise self.another("is packed by gzip; unpack it")
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            if next(csv.reader(file), []) != _HEADER:
+                raise self.another("its first line has other columns")
+        if last.count(b'"') % 2:
+            raise self.another("its last line is cut short: a quotation mark is opened and not closed")
+
+    def _first_wrong(self, path: Path) -> DataError:
+        """Return which line is the first that is wrong, and how."""
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            lines = csv.reader(file)
+            next(lines, None)
+            has_lines = False
+            for fields in filter(None, lines):
+                has_lines = True
+                if (why := _why_wrong(fields)) is not None:
+                    return self.another(f"line {lines.line_num} has {why}")
+        return self.another("a line is not as the others are" if has_lines else "it has no line behind its header")
+
+
+def _why_wrong(fields: list[str]) -> str | None:
+    """Return what is wrong with a line, None where nothing is."""
+    if len(fields) != len(_HEADER):
+        return f"{len(fields)} fields, where the header has {len(_HEADER)}"
+    for name, field in zip(_HEADER, fields, strict=True):
+        try:
+            number = float(field)
+        except ValueError:
+            return f"no number in column {name}" if field.strip() else f"a gap in column {name}"
+        if not math.isfinite(number):
+            return f"a number in column {name} that is not finite"
+    return None if float(fields[_HEADER.index(_CLASS)]) in (0.0, 1.0) else "a class that is neither 0 nor 1"

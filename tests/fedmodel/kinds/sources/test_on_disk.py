@@ -88,6 +88,15 @@ def test_persons_are_what_the_lines_say_without_gaps_and_without_what_is_left_ou
     assert not {"sex", "race", "native-country"} & {name.lower() for name in scenario.data.shape.names}
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    """As Excel writes it."""
+    path = payments(tmp_path / "creditcard.csv", 20)
+    expected = example("fraud", f"data.file={path}").data.load(0)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = example("fraud", f"data.file={path}").data.load(0)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("name", ["fraud", "income"])
 def test_a_scenario_declares_a_range_for_each_feature_and_deals_all_out(name: str, tmp_path: Path) -> None:
     make = {"fraud": payments, "income": persons}[name]
@@ -114,13 +123,20 @@ ROW = "0," + "0.5," * 28 + "9.99,0\n"
     ("name", "text", "said"),
     [
         ("fraud", None, "cannot be read: No such file or directory"),
-        ("fraud", "", "its first line has other columns"),
+        ("fraud", "", "is empty"),
+        ("fraud", "\x1f\x8b\b", "is packed by gzip; unpack it"),
         ("fraud", HEADER.replace("V7", "v7") + "\n" + ROW, "its first line has other columns"),
-        ("fraud", HEADER + "\n", "it has no line, a gap, or a class that is neither 0 nor 1"),
-        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "SESAME"), "a field that is no number"),
-        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "9.99,1"), "a line has another number of fields"),
-        ("fraud", HEADER + "\n" + ROW.replace("9.99", ""), "it has no line, a gap, or a class"),
-        ("fraud", HEADER + "\n" + ROW.replace(",0\n", ",2\n"), "a class that is neither 0 nor 1"),
+        ("fraud", HEADER + "\n", "it has no line behind its header"),
+        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "SESAME"), "line 3 has no number in column Amount"),
+        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "9.99,1"), "line 3 has 32 fields, where the header has 31"),
+        ("fraud", HEADER + "\n" + ROW.replace("9.99", ""), "line 2 has a gap in column Amount"),
+        (
+            "fraud",
+            HEADER + "\n" + ROW + ROW + ROW.replace(",0\n", ",2\n"),
+            "line 4 has a class that is neither 0 nor 1",
+        ),
+        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "nan"), "line 3 has a number in column Amount that is not"),
+        ("fraud", HEADER + "\n" + ROW + ROW.replace(",0\n", ',"0'), "its last line is cut short"),
         ("income", None, "cannot be read: No such file or directory"),
         ("income", "", "it has no line without a gap"),
         ("income", ADULT.splitlines()[2], "it has no line without a gap"),
@@ -135,7 +151,7 @@ def test_a_missing_or_another_file_is_refused_by_what_to_get(
     name: str, text: str | None, said: str, tmp_path: Path
 ) -> None:
     if text is not None:
-        (tmp_path / "file.csv").write_text(text)
+        (tmp_path / "file.csv").write_text(text, encoding="latin-1" if text.startswith("\x1f") else "utf-8")
     with pytest.raises(FedmodelError) as refused:
         dealt(example(name, f"data.file={tmp_path / 'file.csv'}"))
     told = str(refused.value)
