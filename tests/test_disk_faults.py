@@ -4,8 +4,8 @@ What is tried is found by tracing each command, and the commands by asking the p
 
     the command ends with one line that begins with "error:", says a path and a reason, and with a status of its own
     every file under its final name is whole, and no file is open to more people than without the fault
-    nothing is left of what was written beside a file, unless the process was killed or may not erase, but for heads that
-    could not be put away: the server's next process takes them up
+    nothing is left of what was written beside a file, unless the process was killed or may not erase, but for heads
+    that could not be put away: the server's next process takes them up
     every ledger verifies
     the same command works once the fault is over, or says in one line which folder to take away first
     after a verb of the authority's, all kits have the newest roster and list
