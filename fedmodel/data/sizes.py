@@ -33,10 +33,11 @@ def far_from_divisor(plan: SiloPlan, records: int) -> str | None:
         return None
     steps = "far too large" if lot > plan.expected_batch_size else "tiny"
     rate = min(1.0, plan.expected_batch_size / records)
+    divisor = max(1, round(float(f"{lot:.2g}")))  # public, as the rate is: two digits of the count at most
     return (
-        f"a lot of silo {plan.silo} has some {lot:.4g} records, and its sums are divided by privacy.expected_batch_size"
-        f" = {plan.expected_batch_size}, so its steps are {steps}; set privacy.silo.{plan.silo}.sample_rate ="
-        f" {rate:.2g}, or expected_batch_size"
+        f"{plan.silo}: a lot has some {lot:.4g} records, and its sums are divided by privacy.expected_batch_size ="
+        f" {plan.expected_batch_size}, so its steps are {steps}; set privacy.silo.{plan.silo}.sample_rate ="
+        f" {rate:.2g}, or privacy.silo.{plan.silo}.expected_batch_size = {divisor}"
     )
 
 
