@@ -2,8 +2,8 @@
 
 Guarantee: a silo whose ledger does not extend the head that it gave last, since entries were deleted or changed, or a
 backup was put back, is refused: a shorter ledger does not join, and of any other the update is in no sum. Heads are on
-disk before the round that they came with counts. A process that is killed before, or whose disk fails, has handed each to
-the system at once, and the next begins with it; a machine that loses power before that has the heads of the round
+disk before the round that they came with counts. A process that is killed before, or whose disk fails, has handed each
+to the system at once, and the next begins with it; a machine that loses power before that has the heads of the round
 before.
 
 Does NOT see entries: a head is a number and a hash. Does NOT help against a server that forgets on purpose.
