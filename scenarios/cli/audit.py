@@ -203,7 +203,7 @@ def _told(plan: Plan) -> str:
     return (
         f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which {refute}"
         f" epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance {plan.significance:g}. Were the"
-        f" noise {plan.less_noise:g} of the claimed, that would happen with probability {down(plan.power, 3)}"
+        f" noise {plan.less_noise:g} of the claimed, it would be refuted with probability {down(plan.power, 3)}"
         f" ({plan.runs} simulated runs)."
     )
 

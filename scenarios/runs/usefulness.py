@@ -61,8 +61,8 @@ def of_one_class(found: dict[str, Any]) -> str | None:
     smaller difference may be chance.
 
     >>> of_one_class({"one_class": "no policy", "loss": 0.2, "base_loss": 0.22})
-    "At its threshold the model predicts 'no policy' of every held-out record. It tells them apart all the same, as its\
- loss says: 0.2000, where answering every record with the shares of the classes has 0.2200. Look at figures of\
+    "At its threshold the model predicts 'no policy' of every held-out record. It may tell them apart all the same: its\
+ loss is 0.2000, where answering every record with the shares of the classes has 0.2200. Look at figures of\
  ranking, or choose a threshold of your own."
     >>> of_one_class({"one_class": None, "loss": 0.2, "base_loss": 0.22})
     """
@@ -70,8 +70,8 @@ def of_one_class(found: dict[str, Any]) -> str | None:
         return None
     loss, base = words.number(found["loss"]), words.number(found["base_loss"])
     return (
-        f"At its threshold the model predicts {found['one_class']!r} of every held-out record. It tells them apart all"
-        f" the same, as its loss says: {loss}, where answering every record with the shares of the classes has {base}."
+        f"At its threshold the model predicts {found['one_class']!r} of every held-out record. It may tell them apart"
+        f" all the same: its loss is {loss}, where answering every record with the shares of the classes has {base}."
         " Look at figures of ranking, or choose a threshold of your own."
     )
 

@@ -90,24 +90,31 @@ class UlbFraudConfig(OneFile):
 
     def _first_wrong(self, path: Path) -> DataError:
         """Return which line is the first that is wrong, and how."""
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            lines = csv.reader(file)
-            next(lines, None)
-            has_lines = False
-            for fields in filter(None, lines):
+        has_lines = False
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1 or not line.strip():
+                    continue
                 has_lines = True
-                if (why := _why_wrong(fields)) is not None:
-                    return self.another(f"line {lines.line_num} has {why}")
+                # Line by line, since no field has a newline: an open quotation mark takes no other line with it.
+                if (why := _why_wrong(line.strip())) is not None:
+                    return self.another(f"line {number} has {why}")
         return self.another("a line is not as the others are" if has_lines else "it has no line behind its header")
 
 
-def _why_wrong(fields: list[str]) -> str | None:
+def _why_wrong(line: str) -> str | None:
     """Return what is wrong with a line, None where nothing is."""
+    if line.count('"') % 2:
+        return "a quotation mark that is opened and not closed"
+    try:
+        (fields,) = csv.reader([line])
+    except csv.Error:
+        return "a field that is longer than any of this set"
     if len(fields) != len(_HEADER):
         return f"{len(fields)} fields, where the header has {len(_HEADER)}"
     for name, field in zip(_HEADER, fields, strict=True):
         try:
-            number = float(field)
+            number = float(field.replace("_", "?"))  # Python reads 9_9 as a number
         except ValueError:
             return f"no number in column {name}" if field.strip() else f"a gap in column {name}"
         if not math.isfinite(number):

@@ -137,6 +137,13 @@ ROW = "0," + "0.5," * 28 + "9.99,0\n"
         ),
         ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "nan"), "line 3 has a number in column Amount that is not"),
         ("fraud", HEADER + "\n" + ROW + ROW.replace(",0\n", ',"0'), "its last line is cut short"),
+        (
+            "fraud",
+            HEADER + "\n" + ROW.replace(",0\n", ',"0\n') + 3000 * ROW,
+            "line 2 has a quotation mark that is opened",
+        ),
+        ("fraud", HEADER + "\n" + 3 * ROW + ROW.replace(",0\n", ',"0\n') + 3 * ROW, "line 5 has a quotation mark"),
+        ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "9_9"), "line 3 has no number in column Amount"),
         ("income", None, "cannot be read: No such file or directory"),
         ("income", "", "it has no line without a gap"),
         ("income", ADULT.splitlines()[2], "it has no line without a gap"),
