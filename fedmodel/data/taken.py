@@ -56,8 +56,14 @@ def numbered(given: Any, count: int) -> NDArray[np.int64]:
 
 
 def persons_of(given: Any) -> frozenset[str]:
-    """Return all ids, as text; nothing where None."""
-    return frozenset() if given is None else frozenset(_texts(given))
+    """Return all ids, as text; nothing where None.
+
+    A whole number that went through floating point, as pandas has a column with a gap, is the number that it was.
+
+    >>> persons_of(np.array([7.0, 8.0])) == persons_of([7, 8]) == persons_of(["7", "8"])
+    True
+    """
+    return frozenset() if given is None else frozenset(one.removesuffix(".0") for one in _texts(given))
 
 
 def _texts(ids: Any) -> list[str]:
