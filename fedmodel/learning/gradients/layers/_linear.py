@@ -1,7 +1,7 @@
 """Linear layers, on any number of positions: y = x W' + b.
 
 A product of a few columns whose inner dimension is no multiple of four rounds the last rows of a batch otherwise than
-those before, on processors that were tried: a record's gradient then hangs on its place, and no batch of more than one
+those before, on a processor that was tried: a record's gradient then hangs on its place, and no batch of more than one
 row conforms (`fedmodel.learning.conformance`). So such a layer is computed with zeros behind its inputs and outputs,
 up to a multiple of four. It is the same layer but for rounding, and it is measured as any other.
 

@@ -9,8 +9,10 @@ its parts are computed as soon as that gradient is there, and what they do not n
 came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass. Of a model of linear
 layers alone, each given one row of a record, all gradients are asked for at once (`rows`): that takes fewer calls.
 
+Linear layers of few columns are computed with zeros behind them meanwhile (`_linear.filled_up`).
+
 A block that is computed again in the backward pass (`fedmodel.kinds.recomputed`) is no other call of its layers: what
-was noted of the first is all that counts.
+was noted of the first is all that counts. No layer of a model that has such blocks is filled up.
 
 A tensor that asks for a gradient and is no trained parameter, such as a loss's own, has after the pass the `grad` that
 it had before: a sum over records that nothing clips would else lie there for the next pass to read.
@@ -34,7 +36,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
-from fedmodel.kinds.recomputed import is_again
+from fedmodel.kinds.recomputed import is_again, is_recomputed
 from fedmodel.learning.gradients._widened import widened
 from fedmodel.learning.gradients.layers import _attention, _linear, _loose, _recurrent, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part, Share
@@ -179,6 +181,7 @@ class Recorder:
         self._filled: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._owners: list[tuple[str, nn.Module]] = []
         hooked: list[nn.Module] = []
+        again = is_recomputed(module)  # after the pass, when a layer computes as ever: it must in the first one too
         for name, layer in module.named_modules():
             if (forward := _taken_apart(name, layer)) is not None:
                 self._apart.append((layer, partial(forward, partial(self._add, name, layer))))
@@ -191,7 +194,7 @@ class Recorder:
                 hooked.append(layer)
                 hook = partial(self._note, name, family)
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
-                if (filled := _linear.filled_up(layer)) is not None:
+                if not again and (filled := _linear.filled_up(layer)) is not None:
                     self._filled.append((layer, filled))
         owners = Counter(chain.from_iterable(layer.parameters(recurse=False) for layer in module.modules()))
         self._shared = {

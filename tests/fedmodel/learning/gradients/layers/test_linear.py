@@ -8,7 +8,9 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from fedmodel.kinds.recomputed import recompute
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients.layers._linear import filled_up
 from fedmodel.learning.preflight import preflight
@@ -76,3 +78,24 @@ def test_a_layer_computes_as_ever_once_a_pass_is_over(monkeypatch: pytest.Monkey
     assert [one.shape[1] for one in seen] == [12, 9]
     assert "forward" not in vars(module[0])
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class Block(GradientCheckpointingLayer):
+    """A block that can be computed again, of layers that would be filled up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(9, 6), nn.Linear(6, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.tanh(self.first(x)))  # type: ignore[no-any-return]
+
+
+def test_a_block_that_is_computed_again_is_the_same_both_times() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        module = nn.Sequential(nn.Linear(9, 9), Block(), Block(), nn.Linear(9, 3)).train()
+    x, y = torch.randn(ROWS, 9, generator=torch.Generator().manual_seed(0)), torch.arange(ROWS) % 3
+    whole = of_torch(copy.deepcopy(module), x, y)
+    recompute(module)
+    assert float((unclipped(module, "book-keeping", x, y) - whole).norm() / whole.norm()) < 1e-6
