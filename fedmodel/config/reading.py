@@ -36,6 +36,7 @@ _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size an
 _DEALT: Final = ["data", "partition"]
 _LONGEST: Final = 200  # characters of a value that is told back
 _ALIKE: Final = 0.75  # a choice is misspelt, and no word of another meaning: "patient" is not "client"
+_BEGINNING: Final = 3  # characters that a known word has, at the least, to be taken for a longer one
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -324,9 +325,11 @@ def _choices(annotation: Any) -> list[object]:
 
 
 def _nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:
-    """Name the nearest known word, or all of them."""
+    """Name the nearest known word, one that is the beginning of a longer word included ("monday"), or all of them."""
     names = list(known)
-    near = get_close_matches(word, names, n=1, cutoff=alike)
+    near = get_close_matches(word, names, n=1, cutoff=alike) or [
+        name for name in names if len(name) >= _BEGINNING and word.lower().startswith(name)
+    ]
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
