@@ -15,7 +15,8 @@ Processes are forked from one that has imported everything and has never compute
 in a fork of one that has. A process takes a tenth of a second then, not the seconds of a new interpreter, and so all
 kills are among the ordinary tests. Those that are killed at random moments measure their model before they charge, as
 every silo does (`fedmodel.learning.preflight`). Of the others, which do all else, that would take half of the time: it
-reads no record and writes nothing, and so they are spared it.
+reads no record and writes nothing, and so they are spared it. All are spared the hash of their own code, which their
+process has from the one that it is forked from; that takes longer than all that a silo does with a message.
 
 Not shown: what a power cut leaves. SIGKILL spares the kernel's cache, so an fsync that is missing is not noticed here.
 Inside one system call, or one commit of SQLite's, only the random moments can strike.
@@ -72,7 +73,8 @@ SILO, NODE = "north", 2
 READY = b"\0"
 FORKS = multiprocessing.get_context("forkserver")
 # Torch imports the first with its first optimiser, and a silo the next two with its first records.
-FORKS.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "sklearn.model_selection", __name__])
+IMPORTED = ["torch._dynamo", "sklearn.datasets", "sklearn.model_selection"]
+FORKS.set_forkserver_preload([*IMPORTED, "tests.integration.hashed", __name__])
 # More rounds than are asked for: each kill between a charge and the outbox costs one.
 WIDE = ["model.hidden=[16]", "rounds=12", "encryption.bound=50.0", "encryption.colluding=0", "budgets={north=30.0}"]
 ON = [*WIDE, "encryption.secure_aggregation=on", 'federation.silos=["north","south","west","east"]',
