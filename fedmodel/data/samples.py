@@ -26,8 +26,11 @@ def samples(thing: Any, where: str, keys: Keys) -> tuple[Any, Any, dict[str, Any
         raise DataError(f"{where}: holds no record")
     first = _sample(thing, 0, where, keys)
     found = {
-        # Text as objects: an array of text has room for what is as long as the first one's, and cuts the others.
-        name: np.empty((count, *one.shape), dtype=type_of(one) if one.dtype.kind in "biuf" else object)
+        # Text as objects: an array of text has room for what is as long as the first one's, and cuts the others. Ids
+        # too: as float32, two of them could become one.
+        name: np.empty(
+            (count, *one.shape), dtype=object if name == "person" or one.dtype.kind not in "biuf" else type_of(one)
+        )
         for name, one in first.items()
     }
     for place in range(count):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Taken:
         person_N: Whose each record is, by numbers that rise from 0 and skip none; everyone has one where nobody says.
         where: What it is of, for errors.
         group_N: What each record says in the column by which records are dealt.
-        persons: The ids of all whose records these are, as text; nothing where nobody says.
+        persons: The normal forms of all whose records these are; nothing where nobody says.
     """
 
     x: NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -55,15 +55,9 @@ def numbered(given: Any, count: int) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(one, len(numbers)) for one in _texts(given)], dtype=np.int64)
 
 
-def persons_of(given: Any) -> frozenset[str]:
-    """Return all ids, as text; nothing where None.
-
-    A whole number that went through floating point, as pandas has a column with a gap, is the number that it was.
-
-    >>> persons_of(np.array([7.0, 8.0])) == persons_of([7, 8]) == persons_of(["7", "8"])
-    True
-    """
-    return frozenset() if given is None else frozenset(one.removesuffix(".0") for one in _texts(given))
+def persons_of(ids: Sequence[str] | None) -> frozenset[str]:
+    """Return all ids, of which each is in its normal form; nothing where nobody says whose records are."""
+    return frozenset(ids or ())
 
 
 def _texts(ids: Any) -> list[str]:

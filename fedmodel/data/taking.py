@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.data.as_numbers import own_code, targets_of, values_of
+from fedmodel.data.given_ids import normal_given
 from fedmodel.data.keys import Keys, by_key, named, refuse_more
 from fedmodel.data.named import arrays, each
 from fedmodel.data.samples import samples
@@ -59,7 +60,8 @@ def take(thing: object, where: str, keys: Keys) -> Taken:
         raise DataError(f"{where}: holds no record")
     group = more.get("group")
     group_N = None if group is None else np.asarray(group).astype(str)
-    return Taken(checked, y_N, numbered(more.get("person"), len(y_N)), where, group_N, persons_of(more.get("person")))
+    persons = None if keys.person is None else normal_given(more["person"], where, keys.person)
+    return Taken(checked, y_N, numbered(persons, len(y_N)), where, group_N, persons_of(persons))
 
 
 def _columns(thing: object, where: str, keys: Keys) -> tuple[Any, Any, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,17 @@ def test_nobody_of_one_folder_trains_and_is_held_out_where_a_claim_is_for_person
         silo_records(said(tmp_path / "one", 29, "person"), "north")
     assert len(held_out_records(said(tmp_path / "records", 29, "record"))) == 12
     assert len(held_out_records(said(tmp_path / "apart", 30, "person"))) == 12
+
+
+def test_ids_of_which_one_begins_as_the_other_are_two_persons(tiny: Scenario, tmp_path: Path) -> None:
+    for part, count, form in (("train", 60, '"v{}"'), ("held-out", 12, '"v{}.0"')):
+        lines(tmp_path / part, count, whose=0)
+        file = tmp_path / part / "a.jsonl"
+        file.write_text(re.sub(r'(?<="who": )\d+', lambda found, form=form: form.format(found[0]), file.read_text()))
+    scenario = scenario_of(tiny, "json-lines", tmp_path, length=8, person="who")
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["privacy"] |= {"unit": "person", "max_records": 3}
+    assert len(held_out_records(Scenario.model_validate(document))) == 12
 
 
 def test_json_lines_become_tokens_and_a_mask(tiny: Scenario, tmp_path: Path) -> None:

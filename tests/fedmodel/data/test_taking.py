@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from fedmodel.data.keys import Keys
 from fedmodel.data.named import arrays
+from fedmodel.data.records import Records
 from fedmodel.data.taken import numbered
 from fedmodel.data.taking import take
 from fedmodel.errors import DataError
@@ -253,3 +254,87 @@ def test_a_key_that_is_not_there_is_named() -> None:
 
 def test_a_data_set_does_not_show_in_a_repr() -> None:
     assert repr(take((X, Y), WHERE, Keys())) == "Taken(...)"
+
+
+def trained(who: dict[int, float]) -> set[int]:
+    """Which records train where each person has one at most; a record is known by its number."""
+    given = pd.DataFrame({"x": list(who), "label": 0, "who": list(who.values())})
+    found = take(given, WHERE, Keys(person="who"))
+    kept = Records(found.x, found.y_N, found.person_N).capped("person", 1)
+    return set(kept.x_NF[:, 0].astype(int).tolist())
+
+
+def test_whoever_leaves_changes_no_other_persons_records() -> None:
+    """All without an id would be one person, of whom one record trains: who left would let another's in."""
+    everybody = {0: 7.0, 1: np.nan, 2: np.nan, 3: 8.0}
+    with pytest.raises(DataError, match=r"record 1: 'who', which says whose it is, is missing; give every record an"):
+        trained(everybody)
+    some = {0: 7.0, 1: 9.0, 2: 10.0, 3: 8.0, 4: 9.0}
+    assert trained(some) - trained({place: one for place, one in some.items() if one != 9}) == {1}
+
+
+TOO_LARGE = "is a number with a fraction, or too large for its type to tell it apart from others"
+MISSING = "is missing"
+WRITTEN = "is what programs write where an id is missing"
+
+
+@pytest.mark.parametrize(
+    ("who", "rule"),
+    [
+        ([1, None, "b"], MISSING),
+        ([1, float("nan"), 2], MISSING),
+        (pd.Series([1, pd.NA, 2], dtype="Int64"), MISSING),
+        (pd.Series(["a", pd.NA, "b"], dtype=object), WRITTEN),
+        (pd.Series(["a", None, "b"]), MISSING),
+        (pd.to_datetime(pd.Series(["2026-01-01", None, "2026-01-02"])), WRITTEN),
+        (pa.chunked_array([[1, None, 2]]), MISSING),
+        (["a", " ", "b"], "is empty, or nothing but space"),
+        (["a", "nan", "b"], WRITTEN),
+        (["7", "7.0", "8"], "is a number with a fraction or an exponent"),
+        ([1.0, 2.5, 3.0], TOO_LARGE),
+        ([1.0, 2.0**53, 3.0], TOO_LARGE),
+        (np.array([1, 2**24, 3], dtype=np.float32), TOO_LARGE),
+        (torch.tensor([1.0, 2.0**24, 3.0]), TOO_LARGE),
+        ([["a"], ["b"], ["c"]], "is neither text nor a whole number"),
+    ],
+)
+def test_an_id_that_could_be_of_several_persons_is_refused(who: Any, rule: str) -> None:
+    place = 0 if isinstance(who, list) and isinstance(who[0], list) else 1
+    with pytest.raises(DataError) as refused:
+        take({"x": X[:3], "label": Y[:3], "who": who}, WHERE, Keys(person="who"))
+    assert str(refused.value) == (
+        f"{WHERE}: record {place}: 'who', which says whose it is, {rule}; give every record an id, as text or as a"
+        " whole number, or leave such records out"
+    )
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        np.array([7, "7", 7.0, "P 1", "P 1 "], dtype=object),
+        [np.int64(7), np.float32(7), b"7", "P\u00a01", "P 1"],
+        [torch.tensor(7), "7", np.array(7), "P 1", "P 1\t"],
+    ],
+)
+def test_one_person_is_one_however_the_id_was_kept(who: Any) -> None:
+    """As two persons she would have two records where she may have one, and one of hers could be held out."""
+    found = take({"x": X[:5], "label": Y[:5], "who": who}, WHERE, Keys(person="who"))
+    assert found.person_N.tolist() == [0, 0, 0, 1, 1]
+    assert found.persons == {"7", "P 1"}
+
+
+def test_several_ids_for_a_record_are_refused() -> None:
+    with pytest.raises(DataError, match=r"'who' has several values for a record; give one id for each"):
+        take({"x": X[:3], "label": Y[:3], "who": np.ones((3, 2))}, WHERE, Keys(person="who"))
+
+
+class Numbered(Pairs):
+    """Samples whose person is a real number, two of which float32 does not tell apart."""
+
+    def __getitem__(self, place: int) -> Any:
+        return {"x": X[place], "label": Y[place], "who": 2.0**24 + place // 2}
+
+
+def test_ids_of_samples_are_not_rounded() -> None:
+    found = take(Numbered(), WHERE, Keys(person="who"))
+    assert found.person_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
