@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_PERSON: Final = "person"
+
 
 class ByColumn(Partition):
     """Records that say the same in a column go to one silo.
 
     Where the values are the names of the silos, each silo gets its own. Where no value is one, values are dealt at
     random, as many to each silo to within one. Where some are, a name may be misspelt, and a silo would get what is
-    called by another's: that is refused.
+    called by another's: that is refused. Persons are numbers here, which name no silo.
 
     Attributes:
         column: Its name, as whoever loads the records calls it (`fedmodel.kinds.source.Dealt.groups`); "person" is one
@@ -43,7 +45,7 @@ class ByColumn(Partition):
         names = value_G.tolist()
         if sorted(names) == sorted(silos):
             silo_G = np.array([silos.index(name) for name in names], np.intp)
-        elif own := sorted(set(names) & set(silos)):
+        elif self.column != _PERSON and (own := sorted(set(names) & set(silos))):
             raise _some_only(self.column, own[0], sorted({*names} - {*silos}), sorted({*silos} - {*names}))
         elif len(names) < len(silos):
             raise DataError(

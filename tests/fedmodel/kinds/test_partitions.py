@@ -238,6 +238,14 @@ def test_a_source_that_says_whose_records_are_is_dealt_by_persons() -> None:
         held_out_records(read_scenario("quickstart", ['data.partition={kind="column", column="ward"}', "seed=3"]))
 
 
+def test_numbers_of_persons_are_no_names_of_silos() -> None:
+    units = Units(40, None, lambda _: np.arange(40), "persons")
+    parts = ByColumn("person").parts(units, ("1", "2", "3"), np.random.default_rng(0))
+    assert sorted(map(len, parts)) == [13, 13, 14]
+    with pytest.raises(DataError, match=r"the value '1' is a silo's name, and the value '0' is no silo's name"):
+        ByColumn("ward").parts(units, ("1", "2", "3"), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("config", EACH, ids=lambda config: config.kind)
 def test_a_kind_is_read_back_as_it_is_written(config: Partition) -> None:
     source = SyntheticConfig(source="synthetic", held_out=0.5, reference_range=(0.0, 1.0), partition=config)
