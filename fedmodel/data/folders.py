@@ -21,6 +21,7 @@ from fedmodel.data.whose import Whose
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.files import HELD_OUT, TRAIN, Files
 from fedmodel.kinds.texts import Texts
+from fedmodel.privacy.events import UnitName
 
 _OF_DEBIAN: Final = Path("/usr/share/datasets")
 _State = tuple[tuple[str, int, int], ...]
@@ -37,21 +38,19 @@ def folder_dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     if not isinstance(config, Files) or scenario.seed is None:
         raise ConfigError("the scenario is of no folder of files, or has no seed; read it as a simulation does")
     state = _state(_folder_of(config))
-    apart = scenario.privacy.unit == "person"
-    return _dealt_once(config.model_dump_json(), scenario.federation.silos, scenario.seed, apart, state)
+    return _dealt_once(config.model_dump_json(), scenario.federation.silos, scenario.seed, scenario.privacy.unit, state)
 
 
 @lru_cache(maxsize=1)
 def _dealt_once(
-    config_json: str, silos: tuple[str, ...], seed: int, apart: bool, _: _State
+    config_json: str, silos: tuple[str, ...], seed: int, unit: UnitName, _: _State
 ) -> tuple[Records, tuple[Records, ...]]:
-    """Read and deal, once a process for as long as the files are the same; nobody is on both sides where `apart`."""
+    """Read and deal, once a process for as long as the files are the same, as a claim for `unit` asks it."""
     config = data_from_json(config_json)
     if not isinstance(config, Files):
         raise ConfigError(f"data.source = {config.source!r} is no folder of files")
     parts = _parts(config, silos)
-    if apart:
-        parts.check_apart()
+    parts.check_apart(unit)
     test, own = parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
     # Once they are dealt: features of all images at once would be held twice.
     return _with_features(config, test), tuple(_with_features(config, one) for one in own)

@@ -38,6 +38,7 @@ from fedmodel.kinds.own_calls import fitting
 from fedmodel.kinds.own_code import resolve
 from fedmodel.kinds.shape import CLASSIFICATION, IGNORED, MULTI_LABEL, REGRESSION, ArrayShape, DataShape
 from fedmodel.kinds.sources.own import ArrayConfig, OwnConfig
+from fedmodel.privacy.events import UnitName
 
 _KEY = "data.use"
 
@@ -83,8 +84,8 @@ def own_dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     if not isinstance(config, OwnConfig) or scenario.seed is None:
         raise ConfigError("the scenario has no data.use, or no seed; read it as a simulation does")
     found = _Same(resolve(config.use, _KEY))
-    apart = scenario.privacy.unit == "person"
-    return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed, apart)
+    unit = scenario.privacy.unit
+    return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed, unit)
 
 
 def forget_deals() -> None:
@@ -108,14 +109,13 @@ class _Same:
 
 @lru_cache(maxsize=1)
 def _dealt_once(
-    found: _Same, config_json: str, silos: tuple[str, ...], seed: int, apart: bool
+    found: _Same, config_json: str, silos: tuple[str, ...], seed: int, unit: UnitName
 ) -> tuple[Records, tuple[Records, ...]]:
-    """Check and deal, once a process; `apart` says that nobody's records may be on both sides."""
+    """Check and deal, once a process; nobody whom a claim for `unit` is to hide is in what is held out."""
     config = _read_back(config_json)
     parts = _taken_once(found, _reading(config), silos)
     _check(config, parts)
-    if apart:
-        parts.check_apart()
+    parts.check_apart(unit)
     held_out, dealt = parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
     return _in_range(held_out, config), tuple(_in_range(part, config) for part in dealt)
 

@@ -16,6 +16,7 @@ from fedmodel.errors import DataError
 from fedmodel.kinds.partition import Partition
 from fedmodel.kinds.partitions.iid import IID
 from fedmodel.kinds.sources.own import PERSON
+from fedmodel.privacy.events import UnitName
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,33 @@ class Parts:
     def __repr__(self) -> str:
         return "Parts(...)"  # a repr ends up in logs
 
-    def check_apart(self) -> None:
-        """Refuse persons of whom some records are the server's, and others are dealt to silos.
+    def check_apart(self, unit: UnitName) -> None:
+        """Refuse that exact figures are told of somebody whom a claim is to hide: those on held-out records are exact.
 
-        Figures on held-out records are exact, and where a claim is for persons it is for all that is theirs. Ids of
-        one data set and of its test part are one party's. Where each silo has a data set of its own, ids are too: one
-        that two parties have may be of two persons, and nothing is refused.
+        | Claim for | Refused                                                                                      |
+        |-----------|----------------------------------------------------------------------------------------------|
+        | records   | nothing: a record trains or is held out                                                      |
+        | persons   | a person of whom some records are the server's, and others are dealt to silos                |
+        | clients   | a share of each silo's own data set: a silo that trains would be in the figures              |
+
+        Ids of one data set and of its test part are one party's. Where each silo has a data set of its own, ids are
+        too: one that two parties have may be of two persons, and nothing is refused.
+
+        Args:
+            unit: Whom the claim is for.
 
         Raises:
-            DataError: When there is such a person; it names none.
+            DataError: When it is so; it names nobody.
         """
-        if self.test is not None and self.are_dealt and any(self.test.persons & part.persons for part in self.silos):
+        if unit == "client" and self.test is None and not self.are_dealt:
+            raise DataError(
+                "data.held_out takes a share of each silo's own records; exact figures are told of these, and"
+                ' privacy.unit = "client" hides all that is a silo\'s. Give the server records of its own, a test part'
+                ' or a folder held-out/, or claim for persons or records, unit = "person" or "record"'
+            )
+        if unit != "person" or self.test is None or not self.are_dealt:
+            return
+        if any(self.test.persons & part.persons for part in self.silos):
             raise DataError(
                 f"{self.test.where}: a person with records here has some that train too; exact figures are told of"
                 ' these, and privacy.unit = "person" hides all that is a person\'s. Take them out of one of the two,'

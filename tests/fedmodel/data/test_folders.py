@@ -332,6 +332,17 @@ def test_nobody_of_one_folder_trains_and_is_held_out_where_a_claim_is_for_person
     assert len(held_out_records(said(tmp_path / "apart", 30, "person"))) == 12
 
 
+def test_no_silo_is_in_exact_figures_where_a_claim_is_for_all_that_it_has(tiny: Scenario, tmp_path: Path) -> None:
+    for silo in SILOS:
+        images(tmp_path / silo, 20)
+    scenario = scenario_of(tiny, "images", tmp_path, size=[6, 4], held_out=0.2)
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["privacy"] |= {"unit": "client", "max_records": 20}
+    with pytest.raises(DataError, match=r"held_out takes a share of each silo's own records; .* a folder held-out/"):
+        held_out_records(Scenario.model_validate(document))
+    assert len(held_out_records(scenario)) == 12
+
+
 def test_ids_of_which_one_begins_as_the_other_are_two_persons(tiny: Scenario, tmp_path: Path) -> None:
     for part, count, form in (("train", 60, '"v{}"'), ("held-out", 12, '"v{}.0"')):
         lines(tmp_path / part, count, whose=0)

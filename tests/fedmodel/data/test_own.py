@@ -89,7 +89,7 @@ def test_persons_are_held_out_and_dealt_whole(tiny: Scenario) -> None:
 def claimed_for(scenario: Scenario, unit: str) -> Scenario:
     """The same scenario with a claim for another unit."""
     document = scenario.model_dump(mode="json", exclude_none=True)
-    document["privacy"] |= {"unit": unit} | ({"max_records": 3} if unit == "person" else {})
+    document["privacy"] |= {"unit": unit} | ({} if unit == "record" else {"max_records": 3})
     return Scenario.model_validate(document)
 
 
@@ -116,6 +116,22 @@ def test_ids_of_silos_that_each_have_a_data_set_are_their_own(tiny: Scenario) ->
     given = {"train": [part, part, part], "test": part}
     scenario = settled(own(tiny, lambda: given, person="who", partition=None))
     assert len(held_out_records(claimed_for(scenario, "person"))) == 30
+
+
+def test_no_silo_is_in_exact_figures_where_a_claim_is_for_all_that_it_has(tiny: Scenario) -> None:
+    parts = [pair(0, 30), pair(30, 60), pair(60, 90)]
+    share = settled(own(tiny, lambda: parts, held_out=0.2, partition=None))
+    for read in (held_out_records, lambda scenario: silo_records(scenario, "north")):
+        with pytest.raises(
+            DataError,
+            match=r"held_out takes a share of each silo's own records; exact .* \"client\" hides .* test part",
+        ):
+            read(claimed_for(share, "client"))
+    assert len(held_out_records(claimed_for(share, "record"))) == 18
+    tested = settled(own(tiny, lambda: {"train": parts, "test": pair(90)}, partition=None))
+    assert len(held_out_records(claimed_for(tested, "client"))) == 30
+    dealt = settled(own(tiny, pair, held_out=0.25))
+    assert len(held_out_records(claimed_for(dealt, "client"))) == 30
 
 
 def test_records_are_dealt_by_a_column_that_is_no_feature(tiny: Scenario) -> None:
