@@ -5,7 +5,7 @@ is missing, and then an empty place is a NaN. All that are missing would be one 
 train: who left would let another's in, and a claim for persons is for one person's alone. So a missing id is refused,
 and so is a number that its type does not tell from the next.
 
-Text and whole numbers are told apart by the form "text": 7, 7.0 and "7" are one person, and "007" is another.
+The form is "text", in which 7, 7.0 and "7" are one person, and "007" is another.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def _each(given: Any, where: str, key: str) -> Iterator[Any]:
         array = array_of(given, f"{where}: {key!r}")
         if array.size != len(array):
             raise DataError(f"{where}: {key!r} has several values for a record; give one id for each")
-        found = array.reshape(-1)
+        # numpy's own whole numbers and texts are slow one by one; Python has no narrow real numbers.
+        found = array.reshape(-1).tolist() if array.dtype.kind in "biuUS" else array.reshape(-1)
     for one in found:
-        yield array_of(one, f"{where}: {key!r}")[()] if hasattr(one, "__array__") else one
+        is_array = hasattr(one, "__array__") and not isinstance(one, np.generic)
+        yield array_of(one, f"{where}: {key!r}")[()] if is_array else one
 
 
 def _normal(one: Any) -> str:
