@@ -9,7 +9,8 @@ records of any other shape or type, before a silo is charged: every array of eve
 whole numbers from 0 up to `classes`, real numbers are finite.
 
 The shape is settled from a simulation's own records only. Nothing here runs at a deployed silo
-(`OwnConfig.why_not_deployed`).
+(`OwnConfig.why_not_deployed`). Does NOT hide what it is settled by: how many classes there are, and below what whole
+numbers stay, is one more than the greatest of any record, unless the scenario says it.
 
 A run that is taken up again refuses a function that returns other records by then, as one does that draws them anew
 (`scenarios.simulation.resuming`). A seed is an argument to give it.
