@@ -292,7 +292,13 @@ def _records_of(persons: NDArray[np.intp], person_N: NDArray[np.int64]) -> NDArr
     """Return the places of these persons' records, in the order in which the persons are named."""
     if len(person_N) == person_N[-1] + 1 or not len(persons):
         return persons  # everyone has one
-    return np.concatenate([np.flatnonzero(person_N == person) for person in persons])
+    order_N = np.argsort(person_N, kind="stable")
+    begin_P, end_P = (np.searchsorted(person_N[order_N], persons, side) for side in ("left", "right"))
+    count_P = end_P - begin_P
+    # In each person's run of `order_N`, one place after another.
+    at_N = np.arange(count_P.sum()) + np.repeat(begin_P - np.cumsum(count_P) + count_P, count_P)
+    found: NDArray[np.intp] = order_N[at_N]
+    return found
 
 
 def _check_names(given: set[str], known: tuple[str, ...]) -> None:
