@@ -22,18 +22,20 @@ call would give others: samples of the beginning, the middle and the end alone a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.data.as_numbers import own_code, targets_of, values_of
+from fedmodel.data.as_numbers import array_of, own_code, targets_of, values_of
 from fedmodel.data.given_ids import normal_given
 from fedmodel.data.keys import Keys, by_key, named, refuse_more
 from fedmodel.data.named import arrays, each
 from fedmodel.data.samples import samples
 from fedmodel.data.taken import Taken, numbered, persons_of
 from fedmodel.errors import DataError
+
+_MISSING: Final = ("nan", "NaT", "<NA>")  # as Python writes what numpy and pandas have where nothing is
 
 
 def take(thing: object, where: str, keys: Keys) -> Taken:
@@ -58,10 +60,25 @@ def take(thing: object, where: str, keys: Keys) -> Taken:
         raise DataError(f"{where}: its arrays have several lengths; each needs one row for each record")
     if not len(y_N):
         raise DataError(f"{where}: holds no record")
-    group = more.get("group")
-    group_N = None if group is None else np.asarray(group).astype(str)
+    group_N = None if keys.group is None else _groups(more["group"], where, keys.group)
     persons = None if keys.person is None else normal_given(more["person"], where, keys.person)
     return Taken(checked, y_N, numbered(persons, len(y_N)), where, group_N, persons_of(persons))
+
+
+def _groups(given: Any, where: str, key: str) -> NDArray[Any]:
+    """Return what each record says in the column that records are dealt by, as text, which may be a silo's name.
+
+    pandas has a column of whole numbers as real ones where one is missing: site 1.0 is site 1.
+    """
+    found = array_of(given, f"{where}: {key!r}")
+    missing_N = [one is None or str(one) in _MISSING for one in found] if found.dtype.kind in "fO" else [False]
+    if any(missing_N):
+        raise DataError(
+            f"{where}: record {missing_N.index(True)}: {key!r}, by which records are dealt, is missing; say it, or"
+            " leave such records out"
+        )
+    is_whole = found.dtype.kind == "f" and bool((found == np.round(found)).all())
+    return (found.astype(np.int64) if is_whole else found).astype(str)
 
 
 def _columns(thing: object, where: str, keys: Keys) -> tuple[Any, Any, dict[str, Any]]:

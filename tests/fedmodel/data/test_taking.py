@@ -338,3 +338,24 @@ class Numbered(Pairs):
 def test_ids_of_samples_are_not_rounded() -> None:
     found = take(Numbered(), WHERE, Keys(person="who"))
     assert found.person_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_site_is_one_however_its_number_was_kept() -> None:
+    """As "1.0" it would be no silo's name, and silos' own sites would be dealt out at random."""
+    site = [2, 1, 1, 2, 3, 3, 2, 1, 1, 3]
+    for given in (site, np.array(site, dtype=float), pd.Series(site, dtype="Int64"), [str(one) for one in site]):
+        found = take(FRAME.assign(site=given), WHERE, Keys(group="site"))
+        assert found.group_N is not None
+        assert found.group_N.tolist() == [str(one) for one in site]
+    halves = take(FRAME.assign(site=np.array(site) / 2), WHERE, Keys(group="site"))
+    assert halves.group_N is not None
+    assert halves.group_N.tolist()[:2] == ["1.0", "0.5"]
+
+
+@pytest.mark.parametrize("none", [None, np.nan, pd.NA])
+def test_a_record_that_is_of_no_site_is_refused(none: Any) -> None:
+    for sites in ([2.0, none, *[1.0] * 8], ["b", none, *["a"] * 8]):
+        with pytest.raises(
+            DataError, match=r"record 1: 'site', by which records are dealt, is missing; say it, or leave"
+        ):
+            take(FRAME.assign(site=sites), WHERE, Keys(group="site"))
