@@ -22,6 +22,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -41,6 +42,7 @@ from fedmodel.system.durable import failed
 COULD_NOT_BEGIN: Final = "a process that trains silos could not begin"
 GOES_ON: Final = "the run goes on from its last whole round by the command that began it"
 _ENDS_S: Final = 10.0  # in which a process is gone whose pipe is closed
+_CLOSES_S: Final = 60.0  # in which all have closed what they keep open: ledgers of hundreds of silos each
 _DIES_WITH_ITS_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 Life = AbstractContextManager[Callable[[Any], Any]]
@@ -154,12 +156,16 @@ class Forks:
         return FedmodelError(f"a process that trained silos ended, {how}; {self._then}")
 
     def end(self) -> None:
-        """End all processes: each closes what it keeps open, unless it is at a question, and then at once."""
+        """End all processes: each closes what it keeps open, unless it is at a question, and then at once.
+
+        One that is not gone soon after is ended all the same, as where code of a user's own left a thread behind.
+        """
         if not self._is_asked:
             while self._ends:
                 self._ends.pop().close()
+            wait_until = time.monotonic() + _CLOSES_S
             for process in self._processes:
-                process.join()
+                process.join(max(0.0, wait_until - time.monotonic()))
         self.close()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from logging.handlers import RotatingFileHandler
@@ -79,6 +80,20 @@ def test_a_process_that_is_gone_is_told_of_with_what_becomes_of_the_run() -> Non
         with pytest.raises(FedmodelError, match=r"want of memory; the run ends$"):
             asked(made, 3, 4)
         assert made._processes == []
+
+
+def leaving_a_thread(_: object) -> bool:
+    threading.Thread(target=time.sleep, args=(30,)).start()
+    return True
+
+
+def test_a_run_ends_though_code_in_a_fork_left_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_CLOSES_S", 0.5)
+    with two(leaving_a_thread) as made:
+        assert asked(made, 0, 0) == [True, True]
+        began = time.monotonic()
+        made.end()
+        assert time.monotonic() - began < 20
 
 
 def test_none_is_forked_where_torch_counts_a_card_though_the_processor_computes(
