@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -226,16 +225,6 @@ def test_each_persons_records_stay_in_their_order() -> None:
         persons = list(dict.fromkeys(part.person_N.tolist()))
         expected = [place for person in persons for place in np.flatnonzero(person_N == person)]
         assert part.x_NF[:, 0].astype(int).tolist() == expected
-
-
-def test_many_persons_are_dealt_in_seconds() -> None:
-    """Where each person's records were looked for among all, a million persons took a quarter of an hour."""
-    person_N = np.repeat(np.arange(100_000), 2)
-    everything = Records(np.zeros((200_000, 1), dtype=np.float32), person_N % 2, person_N)
-    began = time.process_time()
-    held_out, silos = deal_out(everything, 0.2, IID(), ("north", "south"), 5, lambda _: None)
-    assert time.process_time() - began < 3
-    assert [len(held_out), *map(len, silos)] == [40_000, 80_000, 80_000]
 
 
 def test_a_column_that_is_not_there_or_splits_a_person_is_refused() -> None:

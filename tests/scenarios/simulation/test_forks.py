@@ -82,18 +82,23 @@ def test_a_process_that_is_gone_is_told_of_with_what_becomes_of_the_run() -> Non
         assert made._processes == []
 
 
-def leaving_a_thread(_: object) -> bool:
-    threading.Thread(target=time.sleep, args=(30,)).start()
+def leaving_a_thread(mark: Path) -> bool:
+    """Leave a thread that lives on for a minute, if its process does."""
+
+    def live_on() -> None:
+        time.sleep(60)
+        mark.touch()
+
+    threading.Thread(target=live_on).start()
     return True
 
 
-def test_a_run_ends_though_code_in_a_fork_left_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_though_code_in_a_fork_left_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "_CLOSES_S", 0.5)
     with two(leaving_a_thread) as made:
-        assert asked(made, 0, 0) == [True, True]
-        began = time.monotonic()
+        assert asked(made, tmp_path / "one", tmp_path / "two") == [True, True]
         made.end()
-        assert time.monotonic() - began < 20
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_none_is_forked_where_torch_counts_a_card_though_the_processor_computes(
