@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.data.pictures import digest_of
-from fedmodel.data.places import At
+from fedmodel.data.places import At, found_in
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import onto_unit
 from fedmodel.data.taken import Taken, numbered
@@ -67,7 +67,10 @@ def cifar_files(folder: Path, *, test: bool = False) -> list[Path]:
     if has_test(folder):
         found = [path for path in found if _is_test(path) == test]
     if not found:
-        raise DataError(f"{folder}: has no file that ends in {_ENDING}; those of CIFAR's binary version are read")
+        raise DataError(
+            f"{folder}: has no file that ends in {_ENDING} (found: {found_in(folder)}); those of CIFAR's binary version"
+            " are read, unpacked"
+        )
     return found
 
 

@@ -64,6 +64,7 @@ class _Kind:
         told: What is read, in words for a person.
         has_test: Returns whether a folder has records of the server's beside others, where a kind knows them by name.
         test: Reads these.
+        test_told: Which files these are, in words for a person.
     """
 
     read: Callable[[Any, Path, Reading], Taken]
@@ -71,6 +72,7 @@ class _Kind:
     told: str
     has_test: Callable[[Path], bool] = lambda _: False
     test: Callable[[Any, Path, Reading], Taken] | None = None
+    test_told: str = ""
 
 
 _SAVED: Final = "the Arrow files that state.json of a saved data set names are read"
@@ -93,6 +95,7 @@ _KINDS: Final[Mapping[type[Files], _Kind]] = {
         "one pair of PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte, or .gz of them, is read",
         idx.has_test,
         partial(idx.read_idx, test=True),
+        "a second pair, whose PREFIX is t10k or test",
     ),
     CifarConfig: _Kind(
         cifar.read_cifar,
@@ -100,6 +103,7 @@ _KINDS: Final[Mapping[type[Files], _Kind]] = {
         "files that end in .bin, in the folder itself, are read",
         cifar.has_test,
         partial(cifar.read_cifar, test=True),
+        "beside others a .bin whose name begins with test, as test_batch.bin",
     ),
     JsonLinesConfig: _Kind(
         json_lines.read_json_lines,
@@ -222,6 +226,11 @@ def files_read(config: Files, folder: Path) -> Sequence[Path]:
 def what_is_read(config: Files) -> str:
     """Say which files of a folder are read."""
     return _KINDS[type(config)].told
+
+
+def which_are_the_servers(config: Files) -> str:
+    """Say which files are the server's beside others; nothing of a kind that knows none by their names."""
+    return _KINDS[type(config)].test_told
 
 
 def may_hold_records(path: Path) -> bool:

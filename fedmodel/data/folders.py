@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, data_from_json
-from fedmodel.data.files import featured, read_folder, read_test
+from fedmodel.data.files import (
+    featured,
+    files_read,
+    guarded,
+    read_folder,
+    read_test,
+    what_is_read,
+    which_are_the_servers,
+)
 from fedmodel.data.parts import Parts
+from fedmodel.data.places import found_in
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import Records
 from fedmodel.data.taken import Taken
@@ -82,22 +91,75 @@ def _parts(config: Files, silos: tuple[str, ...]) -> Parts:
     folder = _folder_of(config)
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; {_what_to_do(folder)}")
-    there = [silo for silo in silos if (folder / silo).is_dir()]
+    there = silos_there(folder, silos)
     if there and len(there) < len(silos):
         lacking = next(silo for silo in silos if silo not in there)
         raise DataError(f"{folder}: has a folder for silo {there[0]!r} and none for {lacking!r}; each silo needs one")
+    if there:
+        check_named(config, folder, silos)
     train = folder / TRAIN if (folder / TRAIN).is_dir() else folder
     apart = folder / HELD_OUT
-    has_test = apart.is_dir() and (bool(there) or train != folder)
-    test = _read(config, apart) if has_test else None
+    if apart.is_dir() and not there and train == folder:
+        raise DataError(
+            f"{folder}: has {HELD_OUT}/ and neither {TRAIN}/ nor a folder of a silo (found: {_found(folder)}), so that"
+            f" {HELD_OUT}/ would not be read; put what is dealt out into {TRAIN}/, or call the silos' folders as"
+            " federation.silos does"
+        )
+    test = _read(config, apart) if apart.is_dir() else None
     if test is None and not there:
         test = read_test(config, train)
     if (test is None) == (config.held_out is None):
-        found = "has a part for the server, and data.held_out says a share" if test else "has no part for the server"
+        found = "has a part for the server, and data.held_out says a share" if test else None
+        found = found or _without_the_servers(config, train, is_dealt=not there)
         raise ConfigError(f"{folder}: {found}; give {HELD_OUT}/ or data.held_out, and not both")
     if there:
         return Parts(tuple(_read(config, folder / silo) for silo in silos), False, test)
     return Parts((_read(config, train),), True, test)
+
+
+def silos_there(folder: Path, silos: tuple[str, ...]) -> list[str]:
+    """Return the silos that have a folder of their own in one; where none has, what lies there is dealt out."""
+    return [silo for silo in silos if (folder / silo).is_dir()]
+
+
+def check_named(config: Files, folder: Path, silos: tuple[str, ...]) -> None:
+    """Refuse a folder beside the silos' that nobody reads: whoever put it there may believe that it trains.
+
+    A folder of which the system or a tool hides the name is none of a silo's.
+
+    Raises:
+        DataError: Which is none of a silo's.
+    """
+    tokenizer = config.tokenizer if isinstance(config, Texts) else None
+    known = {*silos, HELD_OUT, *(Path(tokenizer.file).parts[:1] if tokenizer is not None else ())}
+    for path in guarded(folder, lambda: sorted(folder.iterdir())):
+        if path.is_dir() and path.name not in known and not path.name.startswith((".", "__")):
+            raise DataError(
+                f"{folder}: has a folder for each silo, and {path.name!r} besides, which is none of federation.silos"
+                " and would not be read; name it there, or take it out of this folder"
+            )
+
+
+def _without_the_servers(config: Files, train: Path, *, is_dealt: bool) -> str:
+    """Say that no part is the server's: which one is looked for, and what lies there in its place.
+
+    Raises:
+        DataError: When there is nothing to deal out either.
+    """
+    if is_dealt and not files_read(config, train):
+        raise _no_record(config, train)
+    told = which_are_the_servers(config) if is_dealt else ""
+    if not told:
+        return "has no part for the server"
+    return f"has no part for the server, neither {HELD_OUT}/ nor {told} (found: {_found(train)})"
+
+
+def _found(folder: Path) -> str:
+    return guarded(folder, lambda: found_in(folder))
+
+
+def _no_record(config: Files, folder: Path) -> DataError:
+    return DataError(f"{folder}: holds no record (found: {_found(folder)}); {what_is_read(config)}")
 
 
 def _what_to_do(folder: Path) -> str:
@@ -112,7 +174,7 @@ def _read(config: Files, folder: Path) -> Taken:
     """Return one folder's records, of which there have to be some."""
     found = read_folder(config, folder, _reading(config))
     if not len(found):
-        raise DataError(f"{folder}: holds no record")
+        raise _no_record(config, folder)
     return found
 
 

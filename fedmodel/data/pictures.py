@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF")
+_BEGIN: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ENDINGS: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
 _MOST_PIXELS: Final = 50_000_000
@@ -67,11 +68,22 @@ def pixels_of(config: Pictures, data: Path | bytes, at: At, whose: Whose) -> NDA
     except Image.DecompressionBombError:
         raise at.refused(f"has more than {_MOST_PIXELS} pixels, and is not opened") from None
     except Exception as error:  # of a damaged file, decoders raise what they like
-        raise at.refused(f"is no whole image that is read ({type(error).__name__})") from None
+        raise at.refused(f"is no whole image that is read: {_why_not_read(held, error)}") from None
     height, width = config.size
     if found.size != (width, height):
         found = found.resize((width, height), Image.Resampling.BILINEAR)
     return np.moveaxis(np.asarray(found, dtype=np.uint8).reshape(height, width, -1), 2, 0)
+
+
+def _why_not_read(held: bytes, error: Exception) -> str:
+    """Say what is wrong with a file that no decoder takes, by its first bytes."""
+    if not held:
+        return "it is empty"
+    if not held.startswith(_BEGIN):
+        return f"it begins as none of {', '.join(_FORMATS)} does, whatever its name says"
+    if isinstance(error, MemoryError):
+        return "it is damaged, or does not fit into this machine's memory"
+    return "it is cut short or damaged, or packed in a way that is not read"
 
 
 def _read(path: Path, at: At) -> bytes:

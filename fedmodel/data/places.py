@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fedmodel.errors import DataError
+
+_NAMED: Final = 5  # of what lies in a folder
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,10 @@ class RecordRefused(DataError):
     def __init__(self, at: At, rule: str, key: str | None) -> None:
         super().__init__(f"{at}: {rule}")
         self.at, self.rule, self.key = at, rule, key
+
+
+def found_in(folder: Path) -> str:
+    """Say what lies in a folder, by name: the first few, folders with a stroke behind, and nothing that is hidden."""
+    shown = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+    more = [f"{len(shown) - _NAMED} more"] if len(shown) > _NAMED else []
+    return ", ".join([*shown[:_NAMED], *more]) or "nothing"

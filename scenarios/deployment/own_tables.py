@@ -17,6 +17,7 @@ from typing import Final
 
 from fedmodel.config import Scenario, TableSource, read_server_file, read_silo_file, to_toml
 from fedmodel.data.access import simulated_source
+from fedmodel.data.folders import check_named
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -35,7 +36,7 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
 
     Raises:
         ConfigError: When the scenario has no tables and a folder is given, or has some and there is no folder.
-        DataError: When a party's table does not lie there.
+        DataError: When a party's table does not lie there, or a folder that is no party's does.
     """
     data = scenario.data
     if isinstance(data, Files):
@@ -76,6 +77,7 @@ def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Sc
                 f"{place}: has no folder {party}/; where silos are deployed each has its files in a folder of its own,"
                 f" and the server in {HELD_OUT}/"
             )
+    check_named(data, place, scenario.federation.silos)
     asked = getattr(data, "person", None)
     whose = {} if asked is None else {"person": asked}
     tokenizer = data.tokenizer if isinstance(data, Texts) else None

@@ -12,7 +12,7 @@ from fedmodel.config import Scenario, TableSource
 from fedmodel.data import cifar, held_out_records, silo_records
 from fedmodel.data.files import files_records, may_hold_records
 from fedmodel.data.files_handed_out import held_out_files
-from fedmodel.errors import DataError
+from fedmodel.errors import DataError, FedmodelError
 from fedmodel.kinds.sources.cifar import CifarConfig
 from tests.fedmodel.data.test_folders import SILOS, back, scenario_of
 
@@ -70,7 +70,10 @@ def test_what_a_silo_holds_out_and_what_it_trains_on_are_apart_and_all_it_has(ti
         (lambda data: data[:-1], "bytes, which is no whole number of records of 73, a label of 1 and 6x4 pixels"),
         (lambda _: b"", "has 0 bytes, which is no whole number of records of 73"),
         (lambda data: bytes([2]) + data[1:], "record 0: its label is none from 0 to 1, and data.labels names so many"),
-        (None, "has no file that ends in .bin; those of CIFAR's binary version are read"),
+        (
+            None,
+            r"has no file that ends in \.bin \(found: batch\.dat\); those of CIFAR's binary version are read, unpack",
+        ),
     ],
 )
 def test_a_file_that_breaks_a_rule_is_named(spoilt: Any, why: str, tiny: Scenario, tmp_path: Path) -> None:
@@ -82,6 +85,49 @@ def test_a_file_that_breaks_a_rule_is_named(spoilt: Any, why: str, tiny: Scenari
         path.write_bytes(spoilt(path.with_suffix(".dat").read_bytes()))
     with pytest.raises(DataError, match=why):
         silo_records(scenario_of(tiny, "cifar", tmp_path, size=[6, 4], held_out=0.25), "south")
+
+
+LOOKED_FOR = "neither held-out/ nor beside others a .bin whose name begins with test, as test_batch.bin"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "has no file that ends in .bin (found: nothing); those of CIFAR's binary version are read, unpacked"),
+        (
+            ["data_batch_1.bin.gz", "test_batch.bin.gz"],
+            "has no file that ends in .bin (found: data_batch_1.bin.gz, test_batch.bin.gz); those of CIFAR's binary"
+            " version are read, unpacked",
+        ),
+        (
+            ["data_batch_1.bin", "test_batch.bin.gz", ".DS_Store"],
+            f"has no part for the server, {LOOKED_FOR} (found: data_batch_1.bin, test_batch.bin.gz); give held-out/ or"
+            " data.held_out, and not both",
+        ),
+        (
+            [f"data_batch_{place}.bin" for place in range(1, 8)],
+            f"has no part for the server, {LOOKED_FOR} (found: "
+            + "".join(f"data_batch_{place}.bin, " for place in range(1, 6))
+            + "2 more); give held-out/ or data.held_out, and not both",
+        ),
+        (
+            ["test_batch.bin"],
+            f"has no part for the server, {LOOKED_FOR} (found: test_batch.bin); give held-out/ or data.held_out, and"
+            " not both",
+        ),
+    ],
+)
+@pytest.mark.parametrize("layout", [".", "train"])
+def test_what_is_looked_for_and_what_lies_there_is_said_where_nothing_is_the_servers(
+    layout: str, names: list[str], said: str, tiny: Scenario, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "files" / layout).mkdir(parents=True)
+    for name in names:
+        write(folder, name, 30)
+    with pytest.raises(FedmodelError) as refused:
+        held_out_records(scenario_of(tiny, "cifar", tmp_path / "files", size=[6, 4]))
+    where = tmp_path / "files" if said.startswith("has no part") else folder
+    assert str(refused.value) == f"{where}: {said}"
 
 
 def test_a_file_too_large_for_any_memory_is_refused_by_its_size(

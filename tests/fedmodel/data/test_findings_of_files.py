@@ -64,19 +64,37 @@ def test_every_line_is_named_by_its_file_field_and_rule(tmp_path: Path) -> None:
     assert found(LINES, tmp_path) == []
 
 
+def cut_short(path: Path) -> None:
+    """Write a picture of noise of which the end is missing."""
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (4, 3, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+
+
 def test_every_image_is_named_by_its_rule(tmp_path: Path) -> None:
     (tmp_path / "no").mkdir()
     (tmp_path / "perhaps").mkdir()
     for place, size in enumerate([(3, 4), (3, 5), (3, 5), (3, 4)]):
         Image.new("L", size).save(tmp_path / "no" / f"{place}.png")
     (tmp_path / "no" / "3.png").write_bytes(b"no image")
+    (tmp_path / "no" / "4.png").write_bytes(b"")
+    cut_short(tmp_path / "no" / "5.png")
+    cut_short(tmp_path / "no" / "6.jpg")
+    (tmp_path / "no" / "7.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "no" / "list.txt").write_text("x")
     told = {one.what: [Path(name).name for name in one.values] for one in found(IMAGES, tmp_path)}
     assert told == {
         "its name is none of data.labels: no, yes": ["perhaps"],
         "is no image file": ["list.txt"],
         "is 5x3, and data.size = [4, 3] is declared": ["1.png", "2.png"],
-        "is no whole image that is read (UnidentifiedImageError)": ["3.png"],
+        "is no whole image that is read: it begins as none of PNG, JPEG, BMP, TIFF does, whatever its name says": [
+            "3.png"
+        ],
+        "is no whole image that is read: it is empty": ["4.png"],
+        "is no whole image that is read: it is cut short or damaged, or packed in a way that is not read": [
+            "5.png",
+            "6.jpg",
+            "7.jpg",
+        ],
     }
 
 

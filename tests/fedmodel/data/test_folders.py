@@ -19,7 +19,7 @@ from fedmodel.data import check_deployed, files, held_out_records, silo_records
 from fedmodel.data.files import files_records
 from fedmodel.data.scattering import scattered
 from fedmodel.data.tokens import decoded
-from fedmodel.errors import ConfigError, DataError
+from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.pictures import Framed
 from fedmodel.kinds.shape import ArrayShape
 from scenarios.simulation.simulate import check_scenario
@@ -104,6 +104,9 @@ def test_other_sizes_are_refused_or_resized_each_by_itself(tiny: Scenario, tmp_p
     assert np.array_equal(resized.x_NF[0], np.ones((1, 6, 4), dtype=np.float32))
 
 
+NO_IMAGE = "is no whole image that is read: it begins as none of PNG, JPEG, BMP, TIFF does, whatever its name says"
+
+
 def tiff_of_two(path: Path) -> None:
     page = Image.new("L", (4, 6))
     page.save(path, save_all=True, append_images=[page])
@@ -123,17 +126,17 @@ def huge(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "harm", "why"),
     [
-        ("a.png", lambda path: path.write_bytes(WORD.encode()), "is no whole image that is read"),
-        ("a.png", lambda path: path.write_bytes(b""), "is no whole image that is read"),
+        ("a.png", lambda path: path.write_bytes(WORD.encode()), NO_IMAGE),
+        ("a.png", lambda path: path.write_bytes(b""), "is no whole image that is read: it is empty"),
         ("a.tif", tiff_of_two, "holds several pictures"),
         ("a.png", lambda path: Image.new("I;16", (4, 6)).save(path), "is of mode I;16, and images of 8 bits"),
         ("a.png", huge, "has more than 50000000 pixels, and is not opened"),
         ("a.gif", lambda path: Image.new("L", (4, 6)).save(path), "is no image file; known endings are"),
-        ("a.png", lambda path: Image.new("L", (4, 6)).save(path, "GIF"), "is no whole image that is read"),
+        ("a.png", lambda path: Image.new("L", (4, 6)).save(path, "GIF"), NO_IMAGE),
         ("a.png", lambda path: path.mkdir(), "is no image file"),
         ("a.png", lambda path: path.symlink_to("/proc/self/mem"), "a.png: cannot be read: Input/output error"),
         ("a.png", lambda path: (Image.new("L", (400, 600)).save(path), path.write_bytes(path.read_bytes()[:200])),
-         "is no whole image that is read"),
+         "is no whole image that is read: it is cut short or damaged"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_image_of_a_record_is_named(
@@ -147,6 +150,19 @@ def test_a_file_that_is_no_image_of_a_record_is_named(
     assert str(tmp_path / "south" / "clear" / name) in str(refused.value)
     assert WORD not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_picture_that_memory_has_no_room_for_is_said_to_be_one(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for party in (*SILOS, "held-out"):
+        images(tmp_path / party)
+    monkeypatch.setattr(Image, "open", full)
+    with pytest.raises(DataError, match=r"read: it is damaged, or does not fit into this machine's memory$"):
+        silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4]), "south")
 
 
 @pytest.mark.parametrize(
@@ -405,8 +421,79 @@ def test_a_folder_that_is_laid_out_in_no_way_is_refused(tiny: Scenario, tmp_path
     with pytest.raises(ConfigError, match=r"has a part for the server, and data\.held_out says a share"):
         silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, held_out=0.2), "north")
     (tmp_path / "west" / "a.jsonl").unlink()
-    with pytest.raises(DataError, match="west: holds no record"):
+    with pytest.raises(
+        DataError,
+        match=r"west: holds no record \(found: nothing\); files that end in \.jsonl, in the folder itself, are read$",
+    ):
         silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8), "north")
+
+
+def test_a_folder_that_no_silo_is_called_by_is_refused_and_stray_files_are_not(tiny: Scenario, tmp_path: Path) -> None:
+    """A hospital that the scenario forgot would go missing unnoticed."""
+    for party in (*SILOS, "held-out"):
+        lines(tmp_path / party, 20)
+    for stray in (".DS_Store", "README", "tokenizer.json"):
+        (tmp_path / stray).write_text("")
+    for hidden in (".cache", "__MACOSX"):
+        lines(tmp_path / hidden, 20)
+    scenario = scenario_of(tiny, "json-lines", tmp_path, length=8)
+    assert [len(silo_records(scenario, silo)) for silo in SILOS] == [20, 20, 20]
+    for name in ("east", "train"):
+        lines(tmp_path / name, 20)
+        for read in (held_out_records, lambda one: silo_records(one, "north")):
+            with pytest.raises(DataError) as refused:
+                read(scenario)
+            assert str(refused.value) == (
+                f"{tmp_path}: has a folder for each silo, and {name!r} besides, which is none of federation.silos and"
+                " would not be read; name it there, or take it out of this folder"
+            )
+        (tmp_path / name).rename(tmp_path / f".{name}")
+    assert len(held_out_records(scenario)) == 20
+
+
+def test_a_tokenizers_folder_is_none_of_a_silos(tiny: Scenario, tmp_path: Path) -> None:
+    for party in (*SILOS, "held-out"):
+        lines(tmp_path / party, 20)
+    (tmp_path / "words").mkdir()
+    said = {"sha256": "0" * 64, "vocabulary": 30, "file": "words/tokenizer.json"}
+    with pytest.raises(FedmodelError, match=r"words/tokenizer\.json"):  # it is looked for, and not there
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said), "north")
+    said["file"] = "tokenizer.json"
+    with pytest.raises(DataError, match=r"and 'words' besides, which is none of federation\.silos"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said), "north")
+
+
+@pytest.mark.parametrize("share", [None, 0.2])
+def test_held_out_beside_the_files_themselves_is_refused(share: float | None, tiny: Scenario, tmp_path: Path) -> None:
+    lines(folder := tmp_path / "notes", 60)
+    lines(folder / "held-out", 20)
+    with pytest.raises(DataError) as refused:
+        held_out_records(scenario_of(tiny, "json-lines", folder, length=8, held_out=share))
+    assert str(refused.value) == (
+        f"{folder}: has held-out/ and neither train/ nor a folder of a silo (found: a.jsonl, held-out/), so that"
+        " held-out/ would not be read; put what is dealt out into train/, or call the silos' folders as"
+        " federation.silos does"
+    )
+
+
+@pytest.mark.parametrize("share", [None, 0.2])
+def test_a_folder_without_a_record_is_said_to_be_one(share: float | None, tiny: Scenario, tmp_path: Path) -> None:
+    (folder := tmp_path / "notes").mkdir()
+    with pytest.raises(DataError) as refused:
+        held_out_records(scenario_of(tiny, "json-lines", folder, length=8, held_out=share))
+    told = "holds no record (found: nothing); files that end in .jsonl, in the folder itself, are read"
+    assert str(refused.value) == f"{folder}: {told}"
+
+
+def test_a_missing_second_pair_of_idx_files_is_said(tiny: Scenario, tmp_path: Path) -> None:
+    idx(folder := tmp_path / "mnist", "train", 60, zipped=True)
+    with pytest.raises(ConfigError) as refused:
+        held_out_records(scenario_of(tiny, "idx", folder, size=[6, 4]))
+    assert str(refused.value) == (
+        f"{folder}: has no part for the server, neither held-out/ nor a second pair, whose PREFIX is t10k or test"
+        " (found: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz); give held-out/ or data.held_out, and not"
+        " both"
+    )
 
 
 def test_a_deployed_silo_says_where_its_files_lie_and_no_silo_is_called_as_a_part(

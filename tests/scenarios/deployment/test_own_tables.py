@@ -111,6 +111,12 @@ def test_files_lie_in_a_folder_of_each_party(scenario: Scenario, tmp_path: Path)
     law = read_server_file(kits / "server" / "server.toml")
     source = table_source(files.data, law.tables, kits / "server", "server.toml")
     assert held_out_table(files.data, source).y_N.tolist() == held_out_records(with_files).y_N.tolist()
+    (tmp_path / "notes" / "east").mkdir()
+    with pytest.raises(
+        DataError, match=r"notes: has a folder for each silo, and 'east' besides, .*; name it there, or"
+    ):
+        own_tables(files, tmp_path / "notes")
+    (tmp_path / "notes" / "east").rmdir()
     shutil.rmtree(tmp_path / "notes" / "held-out")
     with pytest.raises(ConfigError, match=r"has no folder held-out/; where silos are deployed"):
         own_tables(files, tmp_path / "notes")
