@@ -8,6 +8,7 @@ Does NOT tell whether the records are those that were published: a file of the s
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -20,6 +21,8 @@ _NOT_DEPLOYED: Final = (
     "data.source = {!r} deals out a file of whoever simulates, and a deployed silo reads none of another's; give each"
     " silo {}"
 )
+_LONGEST_MARK: Final = 4
+_PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"))
 
 
 class OnDisk(Dealt):
@@ -57,20 +60,26 @@ class OneFile(OnDisk):
         return found.st_mtime_ns, found.st_size
 
     def opened(self) -> Path:
-        """Return the file, which is there and can be read.
+        """Return the file, which is there, can be read, and is neither empty nor packed.
 
         Raises:
             ConfigError: When the scenario does not say where it lies.
-            DataError: When it is not there.
+            DataError: When it is not there, or not as a file of text is.
         """
         if self.file is None:
             raise ConfigError(f"data.file is missing: data.source = {self.source!r} reads {self.what}; say where it is")
         path = Path(self.file)
         try:
-            with path.open("rb"):
-                return path
+            with path.open("rb") as file:
+                begin = file.read(_LONGEST_MARK)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}; data.file is {self.what}") from None
+        if not begin.removeprefix(codecs.BOM_UTF8):
+            raise self.another("is empty")
+        for mark, by in _PACKED:
+            if begin.startswith(mark):
+                raise self.another(f"is packed by {by}; unpack it")
+        return path
 
     def another(self, why: str) -> DataError:
         """Return that the file is not the one that is needed, and why; never a value of it."""

@@ -85,6 +85,12 @@ class Partition(Section, ABC):
         own: dict[str, Any] = written(self)
         return {**{key: own[key] for key in own if key != "min_records"}, **own}
 
+    @property
+    def to_ask_less(self) -> str:
+        """What helps where there are too few units for every silo to have `min_records`."""
+        fewer = "name fewer silos in federation.silos"
+        return f"lower data.partition.min_records, or {fewer}" if self.min_records > 1 else fewer
+
     @abstractmethod
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> Sequence[NDArray[np.intp]]:
         """Return which units each silo gets, an array of their places for each.
@@ -111,8 +117,7 @@ class Partition(Section, ABC):
 
         if len(silos) * self.min_records > units.count:
             raise DataError(
-                f"{units.count} {units.what} cannot give {len(silos)} silos {self.min_records} each;"
-                " lower data.partition.min_records or the number of silos"
+                f"{units.count} {units.what} cannot give {len(silos)} silos {self.min_records} each; {self.to_ask_less}"
             )
         found = [np.sort(part) for part in self.deal(units, silos, rng)]
         if len(found) != len(silos) or not np.array_equal(np.sort(np.concatenate(found)), np.arange(units.count)):

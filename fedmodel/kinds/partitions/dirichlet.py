@@ -64,6 +64,6 @@ class Dirichlet(Partition):
             if min(map(len, dealt)) >= self.min_records:
                 return dealt
         raise DataError(
-            f"no partition in {_TRIES} draws gave every silo {self.min_records} records;"
-            " raise data.partition.size_concentration or lower min_records"
+            f"no partition in {_TRIES} draws gave every silo {self.min_records} {units.what}; raise"
+            f" data.partition.size_concentration or label_concentration, or {self.to_ask_less}"
         )

@@ -140,7 +140,7 @@ class TextFilesConfig(OnDisk):
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         except UnicodeError:
-            raise self._another(f"{path.name} is no text in UTF-8") from None
+            raise self._another(f"{path.relative_to(self.folder or '')} is no text in UTF-8") from None
         whole = len(found) // self.length * self.length
         return np.frombuffer(found[:whole], np.uint8).reshape(-1, self.length).astype(np.int64) + 1
 
@@ -199,7 +199,7 @@ class TextFilesConfig(OnDisk):
         found = path.parent.name if path.parent != folder else named["author"] if named else ""
         author = re.sub(r"[ _]", "-", found.lower())
         if not _NAME.fullmatch(author):
-            raise self._another(f"{path.name} does not say whose it is; put it into a folder named as its author")
+            raise self._another(f"{place} does not say whose it is; put it into a folder named as its author")
         return author
 
     def _another(self, why: str) -> DataError:

@@ -10,6 +10,7 @@ A row with a gap, "?", in what is read is dropped, which is a function of that r
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING, Final, Literal
 
 from fedmodel.kinds.on_disk import OneFile
@@ -73,13 +74,14 @@ class UciAdultConfig(OneFile):
         """Return the persons without a gap, in the file's order."""
         import numpy as np
 
-        x, y = list[list[float]](), list[int]()
+        x, y, has_lines = list[list[float]](), list[int](), False
         for number, line in enumerate(self._lines(), start=1):
             fields = [field.strip() for field in line.split(",")]
             if fields == [""] or line.startswith("|"):  # adult.test begins so
                 continue
             if len(fields) != _FIELDS:
                 raise self.another(f"line {number} has not {_FIELDS} fields")
+            has_lines = True
             if _GAP in (fields[_WORK], fields[_OCCUPATION], fields[_MARITAL]):
                 continue
             try:
@@ -88,13 +90,14 @@ class UciAdultConfig(OneFile):
             except (KeyError, ValueError):
                 raise self.another(f"line {number} has a field that the set does not have") from None
         if not y:
-            raise self.another("it has no line without a gap")
+            raise self.another("it has no line without a gap" if has_lines else "it has no line of fields")
         return np.array(x), np.array(y, np.int64)
 
     def _lines(self) -> list[str]:
         """Return the file's lines."""
         try:
-            return self.opened().read_text(encoding="ascii").splitlines()
+            found = self.opened().read_bytes().removeprefix(codecs.BOM_UTF8)
+            return found.decode("ascii").splitlines()
         except UnicodeError:
             raise self.another("is not text in ASCII") from None
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _FEATURES: Final = (*(f"V{place}" for place in range(1, 29)), "Amount")
 _CLASS: Final = "Class"
 _HEADER: Final = ["Time", *_FEATURES, _CLASS]
-_GZIP: Final = b"\x1f\x8b"
 _LAST_BYTES: Final = 4096  # in which the last line lies
 
 
@@ -75,13 +74,8 @@ class UlbFraudConfig(OneFile):
     def _check_form(self, path: Path) -> None:
         """Refuse a file that is none of its kind, by its first line and its last."""
         with path.open("rb") as raw:
-            head = raw.read(2)
             raw.seek(max(0, path.stat().st_size - _LAST_BYTES))
             last = raw.read().rstrip().rpartition(b"\n")[2]
-        if not head:
-            raise self.another("is empty")
-        if head == _GZIP:
-            raise self.another("is packed by gzip; unpack it")
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             if next(csv.reader(file), []) != _HEADER:
                 raise self.another("its first line has other columns")

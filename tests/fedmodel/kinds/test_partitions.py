@@ -142,8 +142,16 @@ def test_values_of_which_some_are_silos_names_are_dealt_to_nobody(silos: tuple[s
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (Dirichlet(min_records=10), "20 records cannot give 3 silos 10 each; lower data.partition.min_records"),
-        (Dirichlet(size_concentration=0.01, min_records=6), "no partition in 1000 draws gave every silo 6 records"),
+        (
+            Dirichlet(min_records=10),
+            "20 records cannot give 3 silos 10 each; lower data.partition.min_records, or name fewer silos in"
+            " federation.silos",
+        ),
+        (
+            Dirichlet(size_concentration=0.01, min_records=6),
+            "no partition in 1000 draws gave every silo 6 records; raise data.partition.size_concentration or"
+            " label_concentration, or lower data.partition.min_records, or name fewer silos in federation.silos",
+        ),
         (Sizes([1, 1]), "data.partition.shares has 2 numbers, and there are 3 silos; give each one"),
         (Sizes([98, 1, 1]), "kind 'sizes' gives silo 'c1' 0 records, under min_records = 1; deal more evenly"),
         (Shards(4), "classes = 4: 3 silos of so many labels each cannot hold 2 labels"),
@@ -155,6 +163,21 @@ def test_what_cannot_be_dealt_is_refused_in_one_line(config: Partition, said: st
     with pytest.raises(DataError, match=re.escape(said)) as refused:
         config.parts(Units(20, label_U, lambda _: label_U), names(3), np.random.default_rng(0))
     assert "\n" not in str(refused.value)
+
+
+def test_nobody_is_told_to_lower_the_least_number_of_records_below_one() -> None:
+    few = Units(2, np.zeros(2, np.int64), lambda _: None, "persons")
+    said = "2 persons cannot give 3 silos 1 each; name fewer silos in federation.silos"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        Dirichlet().parts(few, names(3), np.random.default_rng(0))
+    said = (
+        "no partition in 1000 draws gave every silo 1 records; raise data.partition.size_concentration or"
+        " label_concentration, or name fewer silos in federation.silos"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        Dirichlet(size_concentration=0.001).parts(
+            Units(20, np.zeros(20, np.int64), lambda _: None), names(3), np.random.default_rng(0)
+        )
 
 
 def test_a_label_of_too_few_records_is_not_cut_into_empty_shards() -> None:

@@ -88,12 +88,13 @@ def test_persons_are_what_the_lines_say_without_gaps_and_without_what_is_left_ou
     assert not {"sex", "race", "native-country"} & {name.lower() for name in scenario.data.shape.names}
 
 
-def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fraud", "income"])
+def test_a_byte_order_mark_is_skipped(name: str, tmp_path: Path) -> None:
     """As Excel writes it."""
-    path = payments(tmp_path / "creditcard.csv", 20)
-    expected = example("fraud", f"data.file={path}").data.load(0)
+    path = {"fraud": payments, "income": persons}[name](tmp_path / "file.csv", 20)
+    expected = example(name, f"data.file={path}").data.load(0)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    found = example("fraud", f"data.file={path}").data.load(0)
+    found = example(name, f"data.file={path}").data.load(0)
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
@@ -124,6 +125,8 @@ ROW = "0," + "0.5," * 28 + "9.99,0\n"
     [
         ("fraud", None, "cannot be read: No such file or directory"),
         ("fraud", "", "is empty"),
+        ("fraud", "\ufeff", "is empty"),
+        ("fraud", "PK\x03\x04", "is packed by zip; unpack it"),
         ("fraud", "\x1f\x8b\b", "is packed by gzip; unpack it"),
         ("fraud", HEADER.replace("V7", "v7") + "\n" + ROW, "its first line has other columns"),
         ("fraud", HEADER + "\n", "it has no line behind its header"),
@@ -145,7 +148,11 @@ ROW = "0," + "0.5," * 28 + "9.99,0\n"
         ("fraud", HEADER + "\n" + 3 * ROW + ROW.replace(",0\n", ',"0\n') + 3 * ROW, "line 5 has a quotation mark"),
         ("fraud", HEADER + "\n" + ROW + ROW.replace("9.99", "9_9"), "line 3 has no number in column Amount"),
         ("income", None, "cannot be read: No such file or directory"),
-        ("income", "", "it has no line without a gap"),
+        ("income", "", "is empty"),
+        ("income", "\ufeff", "is empty"),
+        ("income", "\n\n|1x3 Cross validator\n", "it has no line of fields"),
+        ("income", "\x1f\x8b\b", "is packed by gzip; unpack it"),
+        ("income", "PK\x03\x04", "is packed by zip; unpack it"),
         ("income", ADULT.splitlines()[2], "it has no line without a gap"),
         ("income", "age,workclass\n", "line 1 has not 15 fields"),
         ("income", ADULT.replace("Private", "SESAME"), "line 6 has a field that the set does not have"),
