@@ -13,6 +13,7 @@ from fedmodel.data.access import (
     deployed_records,
     held_out_records,
     held_out_table,
+    may_deal_more,
     silo_records,
     table_source,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "held_out_table",
     "lookalikes",
     "marks",
+    "may_deal_more",
     "read_handed_out",
     "read_withdrawn",
     "scale",

@@ -24,10 +24,10 @@ from pathlib import Path
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.files import check_files, files_records
-from fedmodel.data.folders import folder_dealt
+from fedmodel.data.folders import folder_dealt, silos_there
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
-from fedmodel.data.own import own_dealt
+from fedmodel.data.own import gives_one, own_dealt
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
@@ -36,6 +36,7 @@ from fedmodel.data.withdrawn import Withdrawals, Withdrawn
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.files import Files
+from fedmodel.kinds.partitions.dirichlet import Dirichlet
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -64,6 +65,25 @@ def held_out_records(scenario: Scenario) -> Records:
         return _dealt(scenario)[0]
     table = declared(scenario.data)
     return _to_evaluate_on(table, _simulated(table, HELD_OUT), f"{table.folder}/{HELD_OUT}")
+
+
+def may_deal_more(scenario: Scenario, records: int) -> bool:
+    """Return whether a larger `min_records` may give each silo of a simulation so many records.
+
+    It may where one data set is dealt that has so many, and not where each silo has its own; and by the kind of
+    partition that draws until each silo has enough, where others refuse.
+
+    Raises:
+        FedmodelError: As `silo_records` does.
+    """
+    data, silos = scenario.data, scenario.federation.silos
+    if not data.is_dealt or not isinstance(getattr(data, "partition", None), Dirichlet):
+        return False
+    if sum(map(len, _dealt(scenario)[1])) < len(silos) * records:
+        return False
+    if isinstance(data, Files):
+        return data.folder is not None and not silos_there(Path(data.folder), silos)
+    return not isinstance(data, OwnConfig) or gives_one(scenario)
 
 
 def deployed_records(

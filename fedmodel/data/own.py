@@ -89,6 +89,17 @@ def own_dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed, unit)
 
 
+def gives_one(scenario: Scenario) -> bool:
+    """Return whether the function returns one data set, which is dealt out, and not one for each silo.
+
+    Raises:
+        ConfigError: When the function cannot be called.
+        DataError: When its records break a rule.
+    """
+    config = scenario.data
+    return isinstance(config, OwnConfig) and _parts(config, scenario.federation.silos).are_dealt
+
+
 def forget_deals() -> None:
     """Forget what this process dealt, where code that a scenario names may be another by now."""
     records.forget_deals()

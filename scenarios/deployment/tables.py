@@ -255,7 +255,7 @@ def _sizes(plan: SiloPlan | None, records: int) -> list[Finding]:
     noise = plans.pipeline_event(plan, plans.planned_event(plan)).noise_multiplier
     said = (
         (sizes.under_a_lot(plan, records), False),
-        (sizes.far_from_divisor(plan, records), False),
+        *((far, False) for far in sizes.far_from_divisors([(plan, records)])),
         (sizes.over_delta(plan, records), False),
         (sizes.over_the_grid(noise, records), True),
     )

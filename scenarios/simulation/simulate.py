@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
-from fedmodel.data.sizes import far_from_divisor, over_delta, under_a_lot
+from fedmodel.data.sizes import far_from_divisors, over_delta, under_a_lot
 from fedmodel.errors import ConfigError, DataError, FedmodelError, ProtocolError
 from fedmodel.kinds import own_code
 from fedmodel.privacy import accounting
@@ -129,29 +129,31 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         held_out_records(scenario)
     check_start(scenario, deployed=deployed)
     check_first_step(scenario)
+    sized = list[tuple[SiloPlan, int]]()
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
         if not is_elsewhere:
-            _check_size(scenario, plan, len(silo_records(scenario, silo)))
+            sized.append((plan, len(silo_records(scenario, silo))))
+            _check_size(scenario, *sized[-1])
         _check_floor(scenario, plan)
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(scenario, plan)):
             raise ConfigError(
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {_steps(scenario, silo)} steps is too"
                 f" little for silo {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
             )
+    # A lot that is not of the size that sums are divided by makes every step too large or too small.
+    for far in far_from_divisors(sized):
+        _log.warning("%s", far)
     return parameters
 
 
 def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
-    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta.
+    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta."""
+    from fedmodel.data import may_deal_more
 
-    A lot that is not of the size that sums are divided by makes every step too large or too small: that is said.
-    """
     if (few := under_a_lot(plan, records)) is not None:
-        deal = ", or set data.partition.min_records to deal more" if scenario.data.is_dealt else ""
-        raise DataError(few + deal)
-    if (far := far_from_divisor(plan, records)) is not None:
-        _log.warning("%s", far)
+        deal = may_deal_more(scenario, plan.largest_lot)
+        raise DataError(few + ", or set data.partition.min_records to deal more" * deal)
     if (over := over_delta(plan, records)) is not None:
         raise ConfigError(over)
 
