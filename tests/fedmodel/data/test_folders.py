@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fedmodel.config import Scenario, TableSource
-from fedmodel.data import check_deployed, files, held_out_records, silo_records
+from fedmodel.data import check_deployed, files, held_out_records, saved, silo_records
 from fedmodel.data.files import files_records
+from fedmodel.data.pictures import as_png
 from fedmodel.data.scattering import scattered
 from fedmodel.data.tokens import decoded
 from fedmodel.errors import ConfigError, DataError, FedmodelError
@@ -308,13 +308,13 @@ def test_a_cut_gzip_file_and_another_size_are_refused(tiny: Scenario, tmp_path: 
         silo_records(scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25), "south")
 
 
-def lines(folder: Path, count: int, first: int = 0, whose: int = 0) -> None:
+def lines(folder: Path, count: int, first: int = 0) -> None:
     folder.mkdir(exist_ok=True)
     told = [
         {
             "text": f"note {first + place}",
             "label": ("clear", "suspect")[place % 2],
-            "who": whose + place // 2,
+            "who": place // 2,
             "more": [],
         }
         for place in range(count)
@@ -322,28 +322,54 @@ def lines(folder: Path, count: int, first: int = 0, whose: int = 0) -> None:
     (folder / "a.jsonl").write_text("\n".join(map(json.dumps, told)) + "\n\n")
 
 
-@pytest.mark.parametrize("source", ["json-lines", "images"])
+def owned(folder: Path, source: str, whose: list[Any]) -> None:
+    """Write a data set of which each record says whose it is, by a value of any type."""
+    labels = [("clear", "suspect")[place % 2] for place in range(len(whose))]
+    folder.mkdir(parents=True)
+    pixels = RNG.integers(0, 256, (len(whose), 1, 6, 4), dtype=np.uint8)
+    match source:
+        case "json-lines":
+            told = [{"text": "a", "label": label, "who": who} for label, who in zip(labels, whose, strict=True)]
+            (folder / "a.jsonl").write_text("\n".join(map(json.dumps, told)))
+        case "images":
+            for place, one in enumerate(pixels):
+                (folder / f"{place}.png").write_bytes(as_png(one))
+            listed = [
+                f"{place}.png,{label},{who}" for place, (label, who) in enumerate(zip(labels, whose, strict=True))
+            ]
+            (folder / "list.csv").write_text("\n".join(["file,label,who", *listed, ""]))
+        case _:
+            images_of = [{"bytes": as_png(one), "path": None} for one in pixels]
+            kept = {"text": ["a"] * len(whose)} if source == "saved-texts" else {"image": images_of}
+            for name, data in saved.written({**kept, "label": labels, "who": whose}).items():
+                (folder / name).write_bytes(data)
+
+
+def owned_scenario(tiny: Scenario, source: str, folder: Path, unit: str = "person") -> Scenario:
+    """A claim for persons, or for records, over such a data set."""
+    more: dict[str, Any] = {"length": 8} if source in ("json-lines", "saved-texts") else {"size": [6, 4]}
+    more |= {"listing": "list.csv"} if source == "images" else {}
+    document = scenario_of(tiny, source, folder, person="who", **more).model_dump(mode="json", exclude_none=True)
+    document["privacy"] |= {"unit": unit} | ({"max_records": 3} if unit == "person" else {})
+    return Scenario.model_validate(document)
+
+
+OWNED = ("json-lines", "images", "saved-texts", "saved-images")
+ON_BOTH_SIDES = r"held-out: a person with records here has some that train too; "
+
+
+@pytest.mark.parametrize("source", OWNED)
 def test_nobody_of_one_folder_trains_and_is_held_out_where_a_claim_is_for_persons(
     tiny: Scenario, tmp_path: Path, source: str
 ) -> None:
     def said(folder: Path, first: int, unit: str) -> Scenario:
-        for part, count, whose in (("train", 60, 0), ("held-out", 12, first)):
-            if source == "json-lines":
-                folder.mkdir(exist_ok=True)
-                lines(folder / part, count, whose=whose)
-                continue
-            images(folder / part, count)
-            names = [f"{label}/{place}.png,{label}" for label in ("clear", "suspect") for place in range(count // 2)]
-            listed = [f"{name},{whose + place // 2}" for place, name in enumerate(names)]
-            (folder / part / "list.csv").write_text("\n".join(["file,label,who", *listed, ""]))
-        more: dict[str, Any] = {"length": 8} if source == "json-lines" else {"size": [6, 4], "listing": "list.csv"}
-        scenario = scenario_of(tiny, source, folder, person="who", **more)
-        document = scenario.model_dump(mode="json", exclude_none=True)
-        document["privacy"] |= {"unit": unit} | ({"max_records": 3} if unit == "person" else {})
-        return Scenario.model_validate(document)
+        owned(folder / "train", source, [place // 2 for place in range(60)])
+        owned(folder / "held-out", source, [first + place // 2 for place in range(12)])
+        return owned_scenario(tiny, source, folder, unit)
 
-    with pytest.raises(DataError, match=r"held-out: a person with records here has some that train too; "):
-        silo_records(said(tmp_path / "one", 29, "person"), "north")
+    for read in (held_out_records, lambda scenario: silo_records(scenario, "north")):
+        with pytest.raises(DataError, match=ON_BOTH_SIDES):
+            read(said(tmp_path / read.__name__, 29, "person"))
     assert len(held_out_records(said(tmp_path / "records", 29, "record"))) == 12
     assert len(held_out_records(said(tmp_path / "apart", 30, "person"))) == 12
 
@@ -360,14 +386,34 @@ def test_no_silo_is_in_exact_figures_where_a_claim_is_for_all_that_it_has(tiny: 
 
 
 def test_ids_of_which_one_begins_as_the_other_are_two_persons(tiny: Scenario, tmp_path: Path) -> None:
-    for part, count, form in (("train", 60, '"v{}"'), ("held-out", 12, '"v{}.0"')):
-        lines(tmp_path / part, count, whose=0)
-        file = tmp_path / part / "a.jsonl"
-        file.write_text(re.sub(r'(?<="who": )\d+', lambda found, form=form: form.format(found[0]), file.read_text()))
-    scenario = scenario_of(tiny, "json-lines", tmp_path, length=8, person="who")
-    document = scenario.model_dump(mode="json", exclude_none=True)
-    document["privacy"] |= {"unit": "person", "max_records": 3}
-    assert len(held_out_records(Scenario.model_validate(document))) == 12
+    owned(tmp_path / "train", "json-lines", [f"v{place // 2}" for place in range(60)])
+    owned(tmp_path / "held-out", "json-lines", [f"v{place // 2}.0" for place in range(12)])
+    assert len(held_out_records(owned_scenario(tiny, "json-lines", tmp_path))) == 12
+
+
+@pytest.mark.parametrize("source", OWNED)
+@pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", 7), (7, " 7"), (" 7", 7), ("7", "7 ")])
+def test_another_spelling_of_a_persons_id_hides_nobody(
+    tiny: Scenario, tmp_path: Path, source: str, one: object, other: object
+) -> None:
+    many = range(100, 129)
+    owned(tmp_path / "files" / "train", source, [one, one, *(type(one)(who) for who in many for _ in range(2))])
+    owned(tmp_path / "files" / "held-out", source, [other, *(type(other)(who) for who in range(200, 205))])
+    with pytest.raises(DataError, match=ON_BOTH_SIDES):
+        held_out_records(owned_scenario(tiny, source, tmp_path / "files"))
+
+
+@pytest.mark.parametrize("source", OWNED)
+@pytest.mark.parametrize("other", [7.0, "7.0"])
+def test_an_id_that_went_through_floating_point_is_refused_before_it_is_compared(
+    tiny: Scenario, tmp_path: Path, source: str, other: object
+) -> None:
+    owned(tmp_path / "files" / "train", source, [7, 7, *(who for who in range(100, 129) for _ in range(2))])
+    owned(tmp_path / "files" / "held-out", source, [other, *(type(other)(who) for who in range(200, 205))])
+    with pytest.raises(DataError, match=r"is a float, and text is needed|declare form = \"digits\"") as refused:
+        held_out_records(owned_scenario(tiny, source, tmp_path / "files"))
+    assert "held-out" in str(refused.value)
+    assert "7.0" not in str(refused.value)
 
 
 def test_json_lines_become_tokens_and_a_mask(tiny: Scenario, tmp_path: Path) -> None:

@@ -110,6 +110,27 @@ def test_nobody_trains_and_is_held_out_where_a_claim_is_for_persons(tiny: Scenar
     assert len(held_out_records(claimed_for(said(30), "person"))) == 30
 
 
+SPELT: tuple[Any, ...] = (
+    np.array([7] * 3), np.array([7.0] * 3), ["7"] * 3, [" 7"] * 3, ["7\t"] * 3,
+    np.array([7, "7 ", 7.0], dtype=object), np.array(["\uff17"] * 3),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("train", SPELT)
+@pytest.mark.parametrize("test", SPELT)
+def test_another_spelling_of_a_persons_id_hides_nobody(tiny: Scenario, train: Any, test: Any) -> None:
+    given = {
+        "train": {"x": X[:90], "label": Y[:90], "who": [*train, *range(1000, 1087)]},
+        "test": {"x": X[90:93], "label": Y[90:93], "who": test},
+    }
+    scenario = settled(own(tiny, lambda: given, person="who", partition={"min_records": 2}))
+    with pytest.raises(DataError, match=r"test: a person with records here has some that train too; "):
+        held_out_records(claimed_for(scenario, "person"))
+    given["test"]["who"] = ["70", "71", "v7"]
+    scenario = settled(own(tiny, lambda: dict(given), person="who", partition={"min_records": 2}))
+    assert len(held_out_records(claimed_for(scenario, "person"))) == 3
+
+
 def test_ids_of_silos_that_each_have_a_data_set_are_their_own(tiny: Scenario) -> None:
     """Every hospital has a patient 1."""
     part = {"x": X[:30], "label": Y[:30], "who": np.arange(30) // 3}
