@@ -25,7 +25,12 @@ def array_of(value: Any, where: str) -> NDArray[Any]:
     """Return a tensor, an array, a column or numbers as an array of numpy's, of the type that they have.
 
     Tensors of bfloat16 or fewer bits, which numpy does not have, become float32.
+
+    Raises:
+        DataError: When it masks some of its values, behind which numpy has whatever was there before.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(f"{where} lacks a value; fill it in by a public constant, or leave such records out")
     with own_code(where):
         if hasattr(value, "detach"):
             value = value.detach().cpu()

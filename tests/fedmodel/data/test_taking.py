@@ -359,3 +359,21 @@ def test_a_record_that_is_of_no_site_is_refused(none: Any) -> None:
             DataError, match=r"record 1: 'site', by which records are dealt, is missing; say it, or leave"
         ):
             take(FRAME.assign(site=sites), WHERE, Keys(group="site"))
+
+
+@pytest.mark.parametrize(
+    ("key", "called"), [("x", "'x'"), ("label", "its label"), ("who", "'who'"), ("site", "'site'")]
+)
+def test_what_is_masked_is_no_value(key: str, called: str) -> None:
+    """Behind a mask stands whatever was there before; of ids, often one for all that are missing."""
+    given = {"x": X, "label": Y, "who": np.arange(10) // 2, "site": np.arange(10) % 2}
+    keys = Keys(person="who", group="site")
+    whole = {name: np.ma.masked_array(one, mask=np.zeros(one.shape, bool)) for name, one in given.items()}
+    assert take(whole, WHERE, keys).person_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    mask = np.zeros(given[key].shape, bool)
+    mask[3] = True
+    with pytest.raises(DataError) as refused:
+        take(given | {key: np.ma.masked_array(given[key], mask=mask)}, WHERE, keys)
+    assert str(refused.value) == (
+        f"{WHERE}: {called} lacks a value; fill it in by a public constant, or leave such records out"
+    )
