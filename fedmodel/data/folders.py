@@ -22,7 +22,7 @@ from fedmodel.data.files import (
     which_are_the_servers,
 )
 from fedmodel.data.parts import Parts
-from fedmodel.data.places import found_in
+from fedmodel.data.places import first_few, found_in
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import Records
 from fedmodel.data.taken import Taken
@@ -95,8 +95,6 @@ def _parts(config: Files, silos: tuple[str, ...]) -> Parts:
     if there and len(there) < len(silos):
         lacking = next(silo for silo in silos if silo not in there)
         raise DataError(f"{folder}: has a folder for silo {there[0]!r} and none for {lacking!r}; each silo needs one")
-    if there:
-        check_named(config, folder, silos)
     train = folder / TRAIN if (folder / TRAIN).is_dir() else folder
     apart = folder / HELD_OUT
     if apart.is_dir() and not there and train == folder:
@@ -122,22 +120,30 @@ def silos_there(folder: Path, silos: tuple[str, ...]) -> list[str]:
     return [silo for silo in silos if (folder / silo).is_dir()]
 
 
-def check_named(config: Files, folder: Path, silos: tuple[str, ...]) -> None:
-    """Refuse a folder beside the silos' that nobody reads: whoever put it there may believe that it trains.
+def unread_beside(config: Files, folder: Path, silos: tuple[str, ...]) -> str | None:
+    """Return that folders beside the silos' are not read: whoever put them there may believe that they train.
 
-    A folder of which the system or a tool hides the name is none of a silo's.
+    To leave a silo out of a scenario is no mistake, so nothing is refused. A folder whose name the system or a tool
+    hides is none of a silo's.
+
+    Returns:
+        Which, in one line; None where there is none, or silos have no folders of their own.
 
     Raises:
-        DataError: Which is none of a silo's.
+        DataError: When the folder cannot be looked into.
     """
+    if not silos_there(folder, silos):
+        return None
     tokenizer = config.tokenizer if isinstance(config, Texts) else None
     known = {*silos, HELD_OUT, *(Path(tokenizer.file).parts[:1] if tokenizer is not None else ())}
-    for path in guarded(folder, lambda: sorted(folder.iterdir())):
-        if path.is_dir() and path.name not in known and not path.name.startswith((".", "__")):
-            raise DataError(
-                f"{folder}: has a folder for each silo, and {path.name!r} besides, which is none of federation.silos"
-                " and would not be read; name it there, or take it out of this folder"
-            )
+    found = guarded(folder, lambda: sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    unread = [name for name in found if name not in known and not name.startswith((".", "__"))]
+    if not unread:
+        return None
+    return (
+        f"{folder}: beside the silos' folders lies what federation.silos does not name, and nothing of it is read:"
+        f" {first_few([f'{name}/' for name in unread])}; name it there if it is to train"
+    )
 
 
 def _without_the_servers(config: Files, train: Path, *, is_dealt: bool) -> str:

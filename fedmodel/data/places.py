@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,8 +47,20 @@ class RecordRefused(DataError):
         self.at, self.rule, self.key = at, rule, key
 
 
+def first_few(names: Sequence[str]) -> str:
+    """Return names as part of a sentence, of many the first ones and how many more there are.
+
+    >>> first_few(list("abcdefg"))
+    'a, b, c, d, e, 2 more'
+    """
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return ", ".join([*names[:_NAMED], *more])
+
+
 def found_in(folder: Path) -> str:
     """Say what lies in a folder, by name: the first few, folders with a stroke behind, and nothing that is hidden."""
-    shown = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
-    more = [f"{len(shown) - _NAMED} more"] if len(shown) > _NAMED else []
-    return ", ".join([*shown[:_NAMED], *more]) or "nothing"
+    return first_few(_shown(folder)) or "nothing"
+
+
+def _shown(folder: Path) -> list[str]:
+    return sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))

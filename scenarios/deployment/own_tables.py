@@ -11,13 +11,14 @@ is handed in is the one that was written: it names no place, as that of a deploy
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, TableSource, read_server_file, read_silo_file, to_toml
 from fedmodel.data.access import simulated_source
-from fedmodel.data.folders import check_named
+from fedmodel.data.folders import unread_beside
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -25,6 +26,8 @@ from fedmodel.kinds.texts import Texts
 from fedmodel.system.durable import replace_file
 
 SERVER: Final = "server"
+
+_log = logging.getLogger(__name__)
 
 
 def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[str, TableSource]]:
@@ -36,7 +39,7 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
 
     Raises:
         ConfigError: When the scenario has no tables and a folder is given, or has some and there is no folder.
-        DataError: When a party's table does not lie there, or a folder that is no party's does.
+        DataError: When a party's table does not lie there.
     """
     data = scenario.data
     if isinstance(data, Files):
@@ -77,7 +80,8 @@ def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Sc
                 f"{place}: has no folder {party}/; where silos are deployed each has its files in a folder of its own,"
                 f" and the server in {HELD_OUT}/"
             )
-    check_named(data, place, scenario.federation.silos)
+    if (unread := unread_beside(data, place, scenario.federation.silos)) is not None:
+        _log.warning("%s", unread)
     asked = getattr(data, "person", None)
     whose = {} if asked is None else {"person": asked}
     tokenizer = data.tokenizer if isinstance(data, Texts) else None

@@ -14,12 +14,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fedmodel.config import Scenario, TableSource
-from fedmodel.data import check_deployed, files, held_out_records, saved, silo_records
+from fedmodel.data import check_deployed, files, held_out_records, saved, silo_records, unread_folders
 from fedmodel.data.files import files_records
 from fedmodel.data.pictures import as_png
 from fedmodel.data.scattering import scattered
 from fedmodel.data.tokens import decoded
-from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.pictures import Framed
 from fedmodel.kinds.shape import ArrayShape
 from scenarios.simulation.simulate import check_scenario
@@ -474,39 +474,53 @@ def test_a_folder_that_is_laid_out_in_no_way_is_refused(tiny: Scenario, tmp_path
         silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8), "north")
 
 
-def test_a_folder_that_no_silo_is_called_by_is_refused_and_stray_files_are_not(tiny: Scenario, tmp_path: Path) -> None:
+def test_folders_that_no_silo_is_called_by_are_said_once_and_stray_files_are_not(
+    tiny: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A hospital that the scenario forgot would go missing unnoticed."""
+    folder = tmp_path / "scans"
     for party in (*SILOS, "held-out"):
-        lines(tmp_path / party, 20)
+        images(folder / party, 24)
     for stray in (".DS_Store", "README", "tokenizer.json"):
-        (tmp_path / stray).write_text("")
+        (folder / stray).write_text("")
     for hidden in (".cache", "__MACOSX"):
-        lines(tmp_path / hidden, 20)
-    scenario = scenario_of(tiny, "json-lines", tmp_path, length=8)
-    assert [len(silo_records(scenario, silo)) for silo in SILOS] == [20, 20, 20]
+        images(folder / hidden)
+    scenario = scenario_of(tiny, "images", folder, size=[6, 4])
+    check_scenario(scenario)
+    assert caplog.messages == []
     for name in ("east", "train"):
-        lines(tmp_path / name, 20)
-        for read in (held_out_records, lambda one: silo_records(one, "north")):
-            with pytest.raises(DataError) as refused:
-                read(scenario)
-            assert str(refused.value) == (
-                f"{tmp_path}: has a folder for each silo, and {name!r} besides, which is none of federation.silos and"
-                " would not be read; name it there, or take it out of this folder"
-            )
-        (tmp_path / name).rename(tmp_path / f".{name}")
-    assert len(held_out_records(scenario)) == 20
+        images(folder / name)
+    check_scenario(scenario)
+    told = (
+        f"{folder}: beside the silos' folders lies what federation.silos does not name, and nothing of it is read:"
+        " {}; name it there if it is to train"
+    )
+    assert caplog.messages == [told.format("east/, train/")]
+    caplog.clear()
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["federation"] |= {"silos": ["north", "west"], "min_silos": 2}
+    fewer = Scenario.model_validate(document)  # as of a run that is to be compared
+    check_scenario(fewer)
+    assert caplog.messages == [told.format("east/, south/, train/")]
+    caplog.clear()
+    check_scenario(fewer, deployed=True)  # nobody here looks into any folder
+    assert caplog.messages == []
+
+
+def test_folders_beside_one_that_is_dealt_out_are_no_silos(tiny: Scenario, tmp_path: Path) -> None:
+    for party in ("train", "held-out", "other"):
+        images(tmp_path / "scans" / party, 60)
+    assert unread_folders(scenario_of(tiny, "images", tmp_path / "scans", size=[6, 4])) is None
 
 
 def test_a_tokenizers_folder_is_none_of_a_silos(tiny: Scenario, tmp_path: Path) -> None:
-    for party in (*SILOS, "held-out"):
-        lines(tmp_path / party, 20)
-    (tmp_path / "words").mkdir()
+    for party in (*SILOS, "held-out", "words"):
+        (tmp_path / party).mkdir()
     said = {"sha256": "0" * 64, "vocabulary": 30, "file": "words/tokenizer.json"}
-    with pytest.raises(FedmodelError, match=r"words/tokenizer\.json"):  # it is looked for, and not there
-        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said), "north")
+    assert unread_folders(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said)) is None
     said["file"] = "tokenizer.json"
-    with pytest.raises(DataError, match=r"and 'words' besides, which is none of federation\.silos"):
-        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said), "north")
+    found = unread_folders(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said))
+    assert "nothing of it is read: words/; " in str(found)
 
 
 @pytest.mark.parametrize("share", [None, 0.2])
