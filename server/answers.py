@@ -35,7 +35,7 @@ def answered(reply: Message | None) -> Message:
     if reply is None:
         raise NoAnswer("late")
     if reply.has_error():
-        if (code := wire.refusal_code(reply.error)) == "lost":
+        if (code := wire.refusal_code(reply.error)) == wire.LOST:
             logger.warning("in place of a silo's answer came an error of Flower's: %s", wire.foreign_error(reply.error))
         raise NoAnswer(code)
     return reply

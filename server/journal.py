@@ -40,6 +40,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from numpy.typing import NDArray
 
+from fedmodel import wire
 from fedmodel.crypto import digest
 from fedmodel.crypto.sealed import Opener, open_bytes, seal_bytes
 from fedmodel.errors import CryptoError, ProtocolError
@@ -252,9 +253,14 @@ class Journal:
                 path.unlink()
 
     def asking(self) -> Answers:
-        """Return the answers to the round's next question to its silos, those that there are."""
+        """Begin the round's next question to its silos, and return the answers to it, those that there are."""
         self._ask += 1
-        return Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}")
+        found = self._answers_to(self._ask)
+        if self._ask > 1:
+            found.begin()
+        if not self._answers_to(self._ask + 1).are_begun():
+            found.forget_lost()
+        return found
 
     def ask_again(self) -> None:
         """Forget who refused the round's last question or was late: nothing followed from it, and the run ends there.
@@ -262,7 +268,10 @@ class Journal:
         What was in a silo's way may be mended when the run is taken up again. Answers that are none but refusals, to
         earlier questions, stay: lists of survivors that silos have signed follow from them.
         """
-        Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}").forget_refusals()
+        self._answers_to(self._ask).forget_refusals()
+
+    def _answers_to(self, ask: int) -> Answers:
+        return Answers(self._files, self._answers, f"{self._round:07d}-{ask:03d}")
 
     def start_over(self) -> None:
         """Forget the answers of the round at hand: they are of silos' keys that are none any more."""
@@ -271,27 +280,60 @@ class Journal:
 
 
 class Answers:
-    """What came to one question, silo by silo, in the order in which it was acted upon."""
+    """What came to one question, silo by silo, in the order in which it was acted upon.
+
+    Each answer is a file with its number; number 0 says no more than that the question was begun.
+    """
 
     def __init__(self, files: _Files, folder: Path, name: str) -> None:
         self._files, self._folder, self._name = files, folder, name
         self._count = 0
 
+    def begin(self) -> None:
+        """Put on disk that the question was begun."""
+        if not self.are_begun():
+            self._files.write(self._path(0), b"")
+
+    def are_begun(self) -> bool:
+        """Return whether the question was begun, or has an answer."""
+        return any(self._folder.glob(f"{self._name}-*{self._files.suffix}"))
+
     def told(self) -> list[tuple[str, Message | None]]:
         """Return who answered what before the run was taken up again; None is an answer that did not come in time."""
         found = []
-        for path in sorted(self._folder.glob(f"{self._name}-*{self._files.suffix}")):
-            head, _, data = self._files.read(path).partition(b"\n")
-            found.append((head.decode(), _unpacked(data)))
-            self._count = int(path.name.removesuffix(self._files.suffix).rpartition("-")[2])
+        for number, path in self._kept():
+            silo, reply = self._read(path)
+            found.append((silo, reply))
+            self._count = number
         return found
 
     def forget_refusals(self) -> None:
         """Forget answers that did not come, and those that are errors."""
-        for path in self._folder.glob(f"{self._name}-*{self._files.suffix}"):
-            reply = _unpacked(self._files.read(path).partition(b"\n")[2])
+        for _, path in self._kept():
+            _, reply = self._read(path)
             if reply is None or reply.has_error():
                 path.unlink()
+
+    def forget_lost(self) -> None:
+        """Forget errors of Flower's; what a silo refused stays, and so does what did not come in time."""
+        for _, path in self._kept():
+            _, reply = self._read(path)
+            if reply is not None and reply.has_error() and wire.refusal_code(reply.error) == wire.LOST:
+                path.unlink()
+
+    def _kept(self) -> list[tuple[int, Path]]:
+        """Return the files of answers, with their numbers, in their order."""
+        paths = sorted(self._folder.glob(f"{self._name}-*{self._files.suffix}"))
+        numbered = [(int(path.name.removesuffix(self._files.suffix).rpartition("-")[2]), path) for path in paths]
+        return [(number, path) for number, path in numbered if number]
+
+    def _read(self, path: Path) -> tuple[str, Message | None]:
+        """Return whose answer a file has, and the answer."""
+        head, _, data = self._files.read(path).partition(b"\n")
+        return head.decode(), _unpacked(data)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._name}-{number:06d}{self._files.suffix}"
 
     def keep(self, silo: str, reply: Message | None) -> Message | None:
         """Put an answer on disk, and return it as it will be read back; act upon that, and not before.
@@ -300,8 +342,7 @@ class Answers:
         """
         data = _packed(reply)
         self._count += 1
-        path = self._folder / f"{self._name}-{self._count:06d}{self._files.suffix}"
-        self._files.write(path, silo.encode() + b"\n" + data)
+        self._files.write(self._path(self._count), silo.encode() + b"\n" + data)
         return _unpacked(data)
 
 

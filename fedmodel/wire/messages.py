@@ -99,6 +99,8 @@ _FOREIGN: Final = {
     8: "the process of the silo's app crashed",
 }
 """Of Flower 1.41, `flwr.common.constant.ErrorCode`."""
+LOST: Final = "lost"
+"""The code for an error of Flower's."""
 _HEAD: Final = "fedmodel"
 _ARRAYS: Final = "fedmodel.arrays"
 _MESSAGES: Final = "fedmodel.messages"
@@ -499,10 +501,10 @@ def refusal(code: str) -> Error:
 
 
 def refusal_code(error: Error) -> str:
-    """Return the code in an error reply; "lost" for errors that are Flower's own, whatever text they bring."""
+    """Return the code in an error reply; `LOST` for errors that are Flower's own, whatever text they bring."""
     if error.code == _REFUSED and error.reason in error_codes():
         return error.reason
-    return "lost"
+    return LOST
 
 
 def foreign_error(error: Error) -> str:

@@ -23,10 +23,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save
 
+from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto.sealed import new_age_key, open_bytes, opener_from_secret, write_sealed
 from fedmodel.errors import CryptoError, DropoutError, ProtocolError
@@ -35,7 +36,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from server.joining import find_again
-from server.journal import Checkpoint, Journal, Seal
+from server.journal import Answers, Checkpoint, Journal, Seal
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged, run_config
 
@@ -217,6 +218,49 @@ def test_a_server_killed_again_and_again_ends_as_if_it_never_was(
     assert killed_at(scenario, tmp_path / "run", moments, expected) >= 3
 
 
+class LosingGrid(DoomedGrid):
+    """A grid that has an error of Flower's for a node's first answer of each kind, as of a process that died."""
+
+    def __init__(self, scenario: Scenario, run_dir: Path, lost: set[str]) -> None:
+        super().__init__(scenario, run_dir, Doom())
+        self._lost = lost
+
+    def _answer(self, message: Message) -> Message:
+        answer, kind = super()._answer(message), message.metadata.message_type
+        if message.metadata.dst_node_id != 2 or kind in {*self._lost, wire.READY}:
+            return answer
+        self._lost.add(kind)
+        return Message(Error(code=0, reason=""), reply_to=message)
+
+
+def test_a_silo_whose_process_died_with_the_server_is_asked_again(
+    reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
+) -> None:
+    """In every stage in which answers are kept: the server dies as soon as it has written the error down."""
+    scenario, expected, _ = reference
+    real, lost, deaths, folder = Answers.keep, set[str](), 0, tmp_path / "run"
+
+    def keep(self: Answers, silo: str, reply: Message | None) -> Message | None:
+        kept = real(self, silo, reply)
+        if reply is not None and reply.has_error():
+            raise Killed
+        return kept
+
+    folder.mkdir()
+    with mock.patch("server.journal.Answers.keep", keep):
+        for _ in range(30):
+            grid = LosingGrid(scenario, folder, lost)
+            try:
+                with server_of(folder, Doom()):
+                    run_federation(grid, scenario, folder, torch.device("cpu"), home=folder / "server", run=RUN)
+                break
+            except Killed:
+                deaths += 1
+    assert deaths == len(lost - {wire.JOIN})
+    assert wire.TRAIN in lost
+    assert outcome(scenario, folder) == expected
+
+
 def test_a_run_that_is_taken_up_again_does_not_read_again_what_it_began_from(tiny_file: Path, tmp_path: Path) -> None:
     file, folder = tmp_path / "w.safetensors", tmp_path / "run"
     file.write_bytes(save({"1.weight": np.full((1, 4), 3.0, np.float32), "1.bias": np.zeros(1, np.float32)}))
@@ -370,6 +414,33 @@ def test_who_refused_the_question_that_a_run_ended_on_is_asked_again_and_comes_a
     third.begin(4)
     third.asking()
     assert [silo for silo, _ in third.asking().told()] == ["north", "south", "east"]
+
+
+def test_an_error_of_flowers_is_final_once_a_later_question_was_begun(tmp_path: Path) -> None:
+    """What a silo refused and what was late are final at once. A later question may be out before it has an answer."""
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    question = Message(RecordDict(), 7, "train")
+    lost, refused = (Message(error, reply_to=question) for error in (Error(0, ""), wire.refusal("budget-exceeded")))
+    journal = journal_of(tmp_path)
+    journal.begin(4)
+    first = journal.asking()
+    for silo, answer in (("west", lost), ("north", refused), ("east", lost), ("south", None)):
+        first.keep(silo, answer)
+
+    def taken_up() -> tuple[Journal, Answers, list[str]]:
+        again = journal_of(tmp_path)
+        again.begin(4)
+        answers = again.asking()
+        return again, answers, [silo for silo, _ in answers.told()]
+
+    again, answers, told = taken_up()
+    assert told == ["north", "south"]
+    answers.keep("west", lost)
+    assert again.asking().told() == []
+    for _ in range(2):
+        again, _, told = taken_up()
+        assert told == ["north", "south", "west"]
+        assert again.asking().told() == []
 
 
 def test_an_answer_that_cannot_be_written_down_is_none_and_stops_nobody(tmp_path: Path) -> None:
