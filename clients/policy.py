@@ -37,6 +37,7 @@ from fedmodel.privacy.events import EXPERIMENT, Event, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.provision import check_based, check_even, check_levels, check_listed, policy_of, scenario_hash, unevenness
 from fedmodel.secagg import Policy
+from fedmodel.system.counts import counted
 from fedmodel.system.packages import code_hash
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -60,8 +61,8 @@ def check_admitted(law: SiloFile, scenario: Scenario) -> None:
         raise PolicyRefused(f"data set {plan.data!r} has no budget in silo.toml, so nothing is trained on it")
     if (plan.unit, plan.max_records) != (budget.unit, budget.max_records or 1):
         raise PolicyRefused(
-            f"privacy unit {plan.unit} of at most {plan.max_records} records is not the budget's, {budget.unit} of at"
-            f" most {budget.max_records or 1}; epsilons of different units are never added"
+            f"privacy unit {plan.unit} of at most {counted(plan.max_records, 'record')} is not the budget's,"
+            f" {budget.unit} of at most {budget.max_records or 1}; epsilons of different units are never added"
         )
     if plan.delta > budget.delta:
         raise PolicyRefused(f"delta {plan.delta} is over the budget's {budget.delta}")
@@ -71,7 +72,7 @@ def check_admitted(law: SiloFile, scenario: Scenario) -> None:
         raise PolicyRefused(f"clip {plan.max_grad_norm:g} is over this silo's maximum {law.largest_clip:g}")
     if scenario.federation.min_silos < law.min_silos:
         raise PolicyRefused(
-            f"a sum of {scenario.federation.min_silos} silos is under this silo's minimum {law.min_silos}"
+            f"a sum of {counted(scenario.federation.min_silos, 'silo')} is under this silo's minimum {law.min_silos}"
         )
     asked, ours = scenario.encryption.secure_aggregation, law.encryption.secure_aggregation
     if asked != ours:

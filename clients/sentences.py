@@ -14,6 +14,7 @@ from fedmodel.config import SiloFile, TableSource
 from fedmodel.privacy.events import EXPERIMENT
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.topology import COMPLETE_UP_TO
+from fedmodel.system.counts import counted, one_or_more
 
 _FORMS: Final = {
     "text": "ids are one person's if they are alike but for outer space, width and Unicode's ways to write a letter",
@@ -26,7 +27,8 @@ _FORMS: Final = {
 def sentences(law: SiloFile) -> list[str]:
     """Return the law in sentences for a person to sign off, one for each rule."""
     hidden = {
-        "on": f"Updates leave masked: a server opens sums of at least {law.min_silos} silos, and no single update.",
+        "on": f"Updates leave masked: a server opens sums of at least {counted(law.min_silos, 'silo')}, and no single"
+        " update.",
         "simulated": "Updates leave UNMASKED: the server sees each one. Secure aggregation is only simulated.",
         "off": "Updates leave UNMASKED: the server sees each one.",
     }[law.encryption.secure_aggregation]
@@ -48,8 +50,9 @@ def sentences(law: SiloFile) -> list[str]:
         f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {down(law.least_noise_multiplier)}"
         f" times the clip, and a clip of at most {up(law.largest_clip)}.",
         _noise(law),
-        f"It takes part only where at least {law.smallest_cohort} silos are asked in a round and at least"
-        f" {law.min_silos} are in a sum, of at most {law.largest_roster} in the federation."
+        f"It takes part only where at least {counted(law.smallest_cohort, 'silo')}"
+        f" {one_or_more(law.smallest_cohort, 'is', 'are')} asked in a round and at least {law.min_silos}"
+        f" {one_or_more(law.min_silos, 'is', 'are')} in a sum, of at most {law.largest_roster} in the federation."
         + ("" if law.encryption.secure_aggregation == "on" else " Unmasked, that is the scenario's word alone."),
         hidden,
     ]
@@ -120,10 +123,11 @@ def _budget(law: SiloFile, name: str) -> str:
     """Say what may be spent on a data set, or on several together."""
     budget = law.budgets[name]
     scope = scope_of(name, budget)
+    records = f"{counted(scope.max_records, 'record')} {one_or_more(scope.max_records, 'is', 'are')}"
     whose = {
         "record": "one record",
-        "person": f"one person, of whom at most {scope.max_records} records are used",
-        "client": f"this whole silo, of which at most {scope.max_records} records are used",
+        "person": f"one person, of whom at most {records} used",
+        "client": f"this whole silo, of which at most {records} used",
     }[scope.unit]
     whole = "A run that it does not pay to its end is refused"
     if budget.partial_runs:

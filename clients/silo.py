@@ -49,6 +49,7 @@ from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, bases_of, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
 from fedmodel.secagg import Participant as Protocol
+from fedmodel.system.counts import counted
 from fedmodel.system.inert import indented, inert
 
 HELD: Final = timedelta(hours=1)
@@ -372,8 +373,8 @@ class Silo:
         beside = plans.parts_beginning(self.scenario, self.name, found.plan)[1:]
         if found.parts[1:] != beside:
             raise ProtocolError(
-                f"the run reserved {len(found.parts) - 1} parts beside the first, and not the {len(beside)} that the"
-                " scenario asks for, each at its own rate; what was not reserved is not answered"
+                f"the run reserved {counted(len(found.parts) - 1, 'part')} beside the first, and not the {len(beside)}"
+                " that the scenario asks for, each at its own rate; what was not reserved is not answered"
             )
         pipeline = plans.pipeline_event(self.plan, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, pipeline)

@@ -12,6 +12,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import DropoutError
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Roster
+from fedmodel.system.counts import counted
 from server.aggregation import Aggregation, Taking, kind_of
 from server.answers import reasons, too_few
 from server.exchange import NOWHERE, Post
@@ -140,8 +141,8 @@ def _wait_for_silos(taking: Taking) -> None:
             return
         if waited_s >= _MOST_WAITS * timeout_s:
             raise DropoutError(
-                f"{len(back)} silos came back for a run that was taken up again, where a round needs {needed}; start"
-                " the others, and submit the scenario again"
+                f"{counted(len(back), 'silo')} came back for a run that was taken up again, where a round needs"
+                f" {needed}; start the others, and submit the scenario again"
             )
         time.sleep(LOOK_S)
 

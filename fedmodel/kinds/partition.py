@@ -19,6 +19,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedmodel.errors import DataError
 from fedmodel.kinds.section import Section
+from fedmodel.system.counts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +118,8 @@ class Partition(Section, ABC):
 
         if len(silos) * self.min_records > units.count:
             raise DataError(
-                f"{units.count} {units.what} cannot give {len(silos)} silos {self.min_records} each; {self.to_ask_less}"
+                f"{counted(units.count, units.what.removesuffix('s'))} cannot give {len(silos)} silos"
+                f" {self.min_records} each; {self.to_ask_less}"
             )
         found = [np.sort(part) for part in self.deal(units, silos, rng)]
         if len(found) != len(silos) or not np.array_equal(np.sort(np.concatenate(found)), np.arange(units.count)):

@@ -64,6 +64,7 @@ from fedmodel.ledger.scope import MICRO, Admission, Scope
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, bounded
 from fedmodel.privacy.rounding import down, small, up
+from fedmodel.system.counts import counted, one_or_more
 
 
 class Budgets:
@@ -155,8 +156,8 @@ class Budgets:
         if bounded(parts) is None:
             if earlier:
                 raise PrivacyBudgetExceeded(
-                    f"a run without noise is not admitted to {scope.name}, which holds {len(earlier)} runs that are"
-                    " protected: it would undo what was promised of them"
+                    f"a run without noise is not admitted to {scope.name}, which holds {counted(len(earlier), 'run')}"
+                    f" that {one_or_more(len(earlier), 'is', 'are')} protected: it would undo what was promised there"
                 )
             return "none"
         if self.held(scope.name) + cost <= scope.cap:
@@ -171,11 +172,11 @@ class Budgets:
         if whole:
             raise PrivacyBudgetExceeded(
                 f"the budget of {scope.name} (epsilon {scope.epsilon} at delta {scope.delta}) was taken whole by"
-                f" one plan of {_steps(whole[0].parts)} steps; nothing is left for another"
+                f" one plan of {_steps(whole[0].parts)}; nothing is left for another"
             )
         left = (scope.cap - self.held(scope.name)) / MICRO
         raise PrivacyBudgetExceeded(
-            f"a plan of {_steps(parts)} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
+            f"a plan of {_steps(parts)} does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
             f" delta {scope.delta}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
             f" {left:.6f} is left"
         )
@@ -229,9 +230,9 @@ class Budgets:
         return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // cost
 
 
-def _steps(parts: Sequence[Event]) -> int:
-    """Return the steps of all parts."""
-    return sum(part.steps for part in parts)
+def _steps(parts: Sequence[Event]) -> str:
+    """Say how many steps all parts have."""
+    return counted(sum(part.steps for part in parts), "step")
 
 
 def _check_not_contradicted(scope: Scope, parts: Sequence[Event], admitted: float) -> None:
@@ -243,7 +244,7 @@ def _check_not_contradicted(scope: Scope, parts: Sequence[Event], admitted: floa
     least = accounting.least_epsilon(parts, scope.delta)
     if least > admitted:
         raise PrivacyBudgetExceeded(
-            f"a plan of {_steps(parts)} steps is not admitted to {scope.name}: two accountants contradict each other."
+            f"a plan of {_steps(parts)} is not admitted to {scope.name}: two accountants contradict each other."
             f" One admits it as epsilon {up(admitted)} at delta {small(scope.delta)}, and by the other it is at least"
             f" {down(least)}; take more noise or fewer steps, and report this as a fault"
         )

@@ -36,6 +36,7 @@ from fedmodel.ledger.scope import Scope
 from fedmodel.ledger.standing import Standing
 from fedmodel.privacy.events import MOST_EPSILON, Event
 from fedmodel.secagg.progress import Progress
+from fedmodel.system.counts import counted
 
 # From the newest backwards: the plus keeps SQLite from sorting all of a scope by its index.
 _NEWEST_OF_SCOPE: Final = "WHERE +scope = ? ORDER BY sequence DESC LIMIT 1"
@@ -120,12 +121,14 @@ class Ledger(LedgerRows):
                 )
             parts = reserved_parts(reserved.content)
             if not 0 <= part < len(parts):
-                raise LedgerError(f"run {run} reserved {len(parts)} parts, and none of number {part}; nothing is done")
+                raise LedgerError(
+                    f"run {run} reserved {counted(len(parts), 'part')}, and none of number {part}; nothing is done"
+                )
             drawn = list(self._drawn(reserved))
             plan, taken = parts[part], drawn[part]
             if taken + steps > plan.steps:
                 raise PrivacyBudgetExceeded(
-                    f"round {round_number} asks for {steps} steps;"
+                    f"round {round_number} asks for {counted(steps, 'step')};"
                     f" run {run} has taken {taken} of the {plan.steps} that its budget pays for"
                 )
             before = self._one(_NEWEST_OF_SCOPE, str(reserved.scope)) or reserved

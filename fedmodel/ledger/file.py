@@ -35,6 +35,7 @@ from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
 from fedmodel.ledger.standing import Standing
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
+from fedmodel.system.counts import counted
 from fedmodel.system.durable import is_put_off, put_off
 
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
@@ -94,8 +95,9 @@ class LedgerFile:
                     self._check_extends(kept, "the head kept beside its keys")
                 elif self._size() > 1:
                     raise LedgerTampered(
-                        f"{path}: has {self._size()} entries, and {head} with its newest head is missing, so that"
-                        " nobody can tell whether newer ones are gone; put it back, or the one that the server keeps"
+                        f"{path}: has {counted(self._size(), 'entry', 'entries')}, and {head} with its newest head is"
+                        " missing, so that nobody can tell whether newer ones are gone; put it back, or the one that"
+                        " the server keeps"
                     )
                 else:
                     self._head.keep(self.head)
@@ -303,7 +305,8 @@ class LedgerFile:
         size = self._size()
         if size < head.size:
             raise LedgerTampered(
-                f"{self.path}: has {size} entries where {what} has {head.size}: newer ones are gone; {_WAY_OUT}"
+                f"{self.path}: has {counted(size, 'entry', 'entries')} where {what} has {head.size}: newer ones are"
+                f" gone; {_WAY_OUT}"
             )
         if merkle.root(head.size, self._node) != head.root:
             raise LedgerTampered(

@@ -32,6 +32,7 @@ from typing import Final, Self
 from fedmodel.crypto import SigningKey, check_verification_key, verify_note
 from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered
 from fedmodel.ledger.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency
+from fedmodel.system.counts import counted
 
 MOST_ORIGIN: Final = 200
 MOST_NOTE: Final = 4096
@@ -247,7 +248,8 @@ def follow(proven: Proven, origin: str, public: bytes, last: Head | None) -> Hea
         raise LedgerTampered(f"{origin}: its ledger went back from {known} to {head.size} entries")
     if proven.since != known:
         raise LedgerTampered(
-            f"{origin}: a proof since {proven.since} entries, where the last head that is known is of {known}"
+            f"{origin}: a proof since {counted(proven.since, 'entry', 'entries')}, where the last head that is known"
+            f" is of {known}"
         )
     try:
         check_consistency(known, last.root if last else EMPTY_ROOT, head.size, head.root, proven.proof)

@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_DELTA, MOST_EPSILON, MOST_RECORDS, Event, UnitName
+from fedmodel.system.counts import counted
 
 Admission = Literal["filter", "plan", "none"]
 MICRO: Final = 1_000_000
@@ -85,6 +86,6 @@ class Scope:
         """
         if plan.max_records != self.max_records:
             raise PrivacyBudgetExceeded(
-                f"a plan for units of {plan.max_records} records cannot be charged to {self.name}, whose units have"
-                f" {self.max_records}: what protects one does not protect the other"
+                f"a plan for units of {counted(plan.max_records, 'record')} cannot be charged to {self.name}, whose"
+                f" units have {self.max_records}: what protects one does not protect the other"
             )

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
 from fedmodel.privacy.rounding import down, small, up
+from fedmodel.system.counts import counted
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
 from scenarios.cli.verbs import Verb
@@ -81,7 +82,7 @@ def audit_run(
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.audit.carrying import carried, check_power
         from scenarios.cli.tables import report_on, show_run
-        from scenarios.runs.progress import rounds_progress
+        from scenarios.runs.progress import claimed, rounds_progress
         from scenarios.simulation.simulate import check_scenario, resolve_device, run_folder
 
         where = resolve_device(device)
@@ -90,7 +91,7 @@ def audit_run(
         out.print(_told(plan), highlight=False)
     check_power(plan)
     with run_folder(resolved, folder) as run_dir:
-        watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
+        watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds, claimed(resolved))
         attacking = err.status("attacking") if err.is_terminal else nullcontext()
         try:
             summary, found = carried(resolved, parameters, plan, where, run_dir, watching, attacking)
@@ -201,10 +202,11 @@ def _told(plan: Plan) -> str:
     """Return a plan in words."""
     refute = f"{plan.needed} right refute" if plan.needed <= plan.guesses else "no number that is right could refute"
     return (
-        f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which {refute}"
-        f" epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance {plan.significance:g}. Were the"
+        f"Plan {plan.hash[:16]}: {counted(plan.canaries, f'{plan.kind} canary', f'{plan.kind} canaries')},"
+        f" {counted(plan.guesses, 'guess', 'guesses')}, of which {refute} epsilon {up(plan.epsilon)} at delta"
+        f" {small(plan.delta)} at significance {plan.significance:g}. Were the"
         f" noise {plan.less_noise:g} of the claimed, it would be refuted with probability {down(plan.power, 3)}"
-        f" ({plan.runs} simulated runs)."
+        f" ({counted(plan.runs, 'simulated run')})."
     )
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fedmodel.errors import ConfigError
 from fedmodel.privacy.rounding import down, noise, small, up
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.cli.options import Ledger, ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.verbs import Verb
@@ -104,13 +105,17 @@ def budget_forecast(
     place = inspection.LedgerFiles.meant(ledger)
     found = inspection.forecast(place.ledger, read_scenario(scenario, settings or ()), silo)
     line = (
-        f"{found['runs']} whole runs fit, or {found['rounds']} rounds of one (of {found['rounds_of_a_run']}), at noise"
+        f"{counted(found['runs'], 'whole run')} {one_or_more(found['runs'], 'fits', 'fit')}, or"
+        f" {counted(found['rounds'], 'round')} of one (of {found['rounds_of_a_run']}), at noise"
         f" {up(found['noise_multiplier'])}; a whole run alone "
     )
+    claim = f"at delta {small(found['delta'])} per {found['unit']}"
+    if found["unit"] != "record":
+        claim += f" of at most {counted(found['max_records'], 'record')}"
     if found["protects"]:
-        line += f"costs epsilon {up(found['epsilon_of_a_run'])}"
+        line += f"costs epsilon {up(found['epsilon_of_a_run'])} {claim}"
     else:
-        line += f"would cost epsilon {up(found[EPSILON_IF_HIDDEN])} {IF_HIDDEN}."
+        line += f"would cost epsilon {up(found[EPSILON_IF_HIDDEN])} {claim} {IF_HIDDEN}."
         line = f"{line} {_protects_nobody(found['noise_source'])}"
     answer(_finite(found), line, as_json)
 

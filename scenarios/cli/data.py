@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer
 from scenarios.cli.verbs import Verb
@@ -69,7 +70,9 @@ def _end(refused: list[Finding], why_not: list[str]) -> None:
     if refused:
         first = refused[0]
         place = [first.where] * bool(first.where) + [f"column {first.column!r}"] * (first.column is not None)
-        more = "" if len(refused) == 1 else f"; {len(refused) - 1} more findings refuse it, as is said above"
+        others = len(refused) - 1
+        told = f"{counted(others, 'more finding')} {one_or_more(others, 'refuses', 'refuse')} it, as is said above"
+        more = f"; {told}" if others else ""
         raise DataError("".join(f"{one}: " for one in place) + first.what + more)
     if why_not:
         raise DataError(why_not[0])
@@ -110,8 +113,9 @@ def said_of(checked: Checked) -> Iterator[str]:
     table = checked.table
     of = f" of {table.party}" if table.party else ""
     is_table = table.source.files is None
-    begin = f"{'Table' if is_table else 'Data set'} {table.config.data_set}{of}: {checked.findings.rows}"
-    yield f"{begin} rows. Row 1 is the first behind the header." if is_table else f"{begin} records."
+    begin = f"{'Table' if is_table else 'Data set'} {table.config.data_set}{of}:"
+    rows = counted(checked.findings.rows, "row" if is_table else "record")
+    yield f"{begin} {rows}. Row 1 is the first behind the header." if is_table else f"{begin} {rows}."
     where = None
     for line in checked.findings.lines:
         if line.where != where:
@@ -125,8 +129,8 @@ def said_of(checked: Checked) -> Iterator[str]:
         yield f"  A run REFUSES this {kind}. Lots and delta are compared with the number of records once it is read."
         return
     persons = len(set(checked.findings.person_N.tolist()))
-    whose = f" of {persons} persons" if getattr(table.config, "person", None) is not None else ""
-    yield f"  A run reads {checked.findings.records} records{whose} in it, and uses {checked.used}."
+    whose = f" of {counted(persons, 'person')}" if getattr(table.config, "person", None) is not None else ""
+    yield f"  A run reads {counted(checked.findings.records, 'record')}{whose} in it, and uses {checked.used:,}."
 
 
 def _column(line: Line) -> str:

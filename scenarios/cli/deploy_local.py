@@ -47,7 +47,7 @@ def deploy_local(
         from fedmodel.provision import check_deployable
         from scenarios.deployment.own_tables import own_tables
         from scenarios.deployment.rehearsal import packages_of, rehearse
-        from scenarios.runs.progress import rounds_progress
+        from scenarios.runs.progress import claimed, rounds_progress
         from scenarios.simulation.prepared import open_own_code
         from scenarios.simulation.simulate import check_scenario, run_folder
         from scenarios.simulation.starting import refuse_rehearsal
@@ -62,7 +62,7 @@ def deploy_local(
     with run_folder(resolved, out) as run_dir:
 
         def watching(metrics: Path) -> Any:
-            return rounds_progress(err, metrics, resolved.rounds)
+            return rounds_progress(err, metrics, resolved.rounds, claimed(resolved))
 
         try:
             summary = rehearse(resolved, parameters, run_dir, watching, places, apart=apart, packages=packages)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.table import Table
 
+from fedmodel.system.counts import counted, one_or_more
 from fedmodel.system.inert import inert
 from scenarios.cli.options import (
     BaseFolder,
@@ -124,11 +125,17 @@ def _show(found: Explanation, looked: Looked, files: list[str]) -> None:
     how = (
         "exact, since the model is linear"
         if found.method == "exact"
-        else f"by integrated gradients in {found.steps} steps, which miss {found.gap:.2%} on average"
+        else f"by integrated gradients in {counted(found.steps, 'step')}, which miss {found.gap:.2%} on average"
     )
-    out.print(f"What answers rest on, over {found.looked_at:,} records: {how}.", highlight=False, soft_wrap=True)
+    out.print(
+        f"What answers rest on, over {counted(found.looked_at, 'record')}: {how}.", highlight=False, soft_wrap=True
+    )
     if looked.refused:
-        out.print(f"{looked.refused:,} rows that cannot be read, or have no label, are left out.", highlight=False)
+        out.print(
+            f"{counted(looked.refused, 'row')} that cannot be read, or {one_or_more(looked.refused, 'has', 'have')} no"
+            f" label, {one_or_more(looked.refused, 'is', 'are')} left out.",
+            highlight=False,
+        )
     for one in found.explained:
         if one.effects:
             out.print(_effects(one))
@@ -136,7 +143,7 @@ def _show(found: Explanation, looked: Looked, files: list[str]) -> None:
         out.print(_groups(found))
     for column, count in found.left_out.items():
         parts = f"{count} parts of {inert(column)} have" if count > 1 else f"One part of {inert(column)} has"
-        line = f"{parts} fewer than {found.least} records, and no figures."
+        line = f"{parts} fewer than {counted(found.least, 'record')}, and no figures."
         out.print(line, highlight=False, soft_wrap=True)
     if found.no_groups is not None:
         out.print(f"No figures by group: {inert(found.no_groups)}.", highlight=False, soft_wrap=True)
@@ -144,7 +151,11 @@ def _show(found: Explanation, looked: Looked, files: list[str]) -> None:
         line = "No curves: they go over public ranges, and none is declared of these numbers."
         out.print(line, highlight=False, soft_wrap=True)
     if found.not_drawn:
-        out.print(f"{found.not_drawn} columns that count least have no curve.", highlight=False)
+        out.print(
+            f"{counted(found.not_drawn, 'column')} that {one_or_more(found.not_drawn, 'counts', 'count')} least"
+            f" {one_or_more(found.not_drawn, 'has', 'have')} no curve.",
+            highlight=False,
+        )
     for file in files:
         out.print(inert(file), soft_wrap=True, highlight=False)
 

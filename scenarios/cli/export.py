@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from fedmodel.system.counts import counted
 from scenarios.cli.options import BaseFolder, Decimal, Encoding, Identity, OwnCode, Separator, let_own_code_in
 from scenarios.cli.printing import Json, answer
 from scenarios.cli.verbs import Verb
@@ -63,8 +64,8 @@ def export(
         else f"no probability differs by more than {done.differs:.1g}"
     )
     told = (
-        f"{done.folder / done.file}: opened again, and compared on {done.records} held-out records: {differs}. Beside"
-        " it: model.json and README.md, the card."
+        f"{done.folder / done.file}: opened again, and compared on {counted(done.records, 'held-out record')}:"
+        f" {differs}. Beside it: model.json and README.md, the card."
     )
     found: dict[str, object] = {
         "folder": str(done.folder), "file": done.file, "records": done.records, "differs": done.differs

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from fedmodel.privacy.rounding import down
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.cli.printing import Json, answer
 from scenarios.cli.verbs import Verb
 
@@ -43,13 +44,13 @@ def graph(
     surely = "with certainty"
     if not plan.complete:
         surely = (
-            f"but for a probability of 2^-{bits} a window, of {of_run} in a run of {rounds} rounds, and of {ground}"
-            " against a server that looks for a graph among 2^50"
+            f"but for a probability of 2^-{bits} a window, of {of_run} in a run of {counted(rounds, 'round')}, and of"
+            f" {ground} against a server that looks for a graph among 2^50"
         )
     line = (
-        f"threshold {plan.threshold}, {plan.degree} neighbours each ({found['graph']}); no single update is learned"
-        f" with up to {colluding} colluding, {surely}; up to {plan.decoded} false shares of a secret are found, while"
-        " no share is missing"
+        f"threshold {plan.threshold}, {counted(plan.degree, 'neighbour')} each ({found['graph']}); no single update is"
+        f" learned with up to {colluding} colluding, {surely}; up to {counted(plan.decoded, 'false share')} of a secret"
+        f" {one_or_more(plan.decoded, 'is', 'are')} found, while no share is missing"
     )
     answer(found, line, as_json)
 

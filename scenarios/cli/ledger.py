@@ -12,6 +12,7 @@ import typer
 
 from fedmodel.errors import LedgerError
 from fedmodel.privacy.rounding import up
+from fedmodel.system.counts import counted
 from fedmodel.system.inert import inert
 from scenarios.cli.options import KitOption, Ledger, said
 from scenarios.cli.printing import Json, answer, json_line
@@ -45,9 +46,10 @@ def ledger_verify(
         raise
     document = inspection.told(found)
     line = inert(str(place.ledger if ledger.is_dir() else ledger))
-    line += f": {document['entries']} entries of silo {document['silo']}, all as they were written"
+    line += f": {counted(document['entries'], 'entry', 'entries')} of silo {document['silo']}, all as they were written"
     if found.heads:
-        line += f"; extends {len(found.heads)} signed heads, the newest of {max(found.heads)} entries"
+        newest = counted(max(found.heads), "entry", "entries")
+        line += f"; extends {counted(len(found.heads), 'signed head')}, the newest of {newest}"
     else:
         line += "; NO signed head is known, so deleted newest entries would not show"
     if found.key_is_its_own:
@@ -95,7 +97,11 @@ def ledger_copy(
     from scenarios.runs import inspection
 
     entries = inspection.copy(inspection.LedgerFiles.meant(ledger, kit), to)
-    answer({"copy": str(to), "entries": entries}, f"{to}: a copy of {entries} entries, verified", as_json)
+    answer(
+        {"copy": str(to), "entries": entries},
+        f"{to}: a copy of {counted(entries, 'entry', 'entries')}, verified",
+        as_json,
+    )
 
 
 @ledger_app.command("void")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.cli.options import (
     BaseFolder,
     Decimal,
@@ -69,7 +70,8 @@ def predict(
     scores = scored(read_model(model, identity, base), data, form, threshold, id_column, tokenizer)
     if out is not None:
         write_scores(scores, out)
-    told = f"{len(scores) - len(scores.refused)} of {len(scores)} rows are scored"
+    done = len(scores) - len(scores.refused)
+    told = f"{done} of {counted(len(scores), 'row')} {one_or_more(done, 'is', 'are')} scored"
     if as_json:
         where = {"scores": as_rows(scores)} if out is None else {"scores": str(out)}
         answer({"rows": len(scores), "refused": len(scores.refused), **where}, "", as_json)
@@ -80,7 +82,9 @@ def predict(
     for row, rule in list(scores.refused.items())[:_MOST_NAMED]:
         err.print(f"row {row + 1}: {rule}", style="yellow", highlight=False, soft_wrap=True)
     if len(scores.refused) > _MOST_NAMED:
-        err.print(f"and {len(scores.refused) - _MOST_NAMED} more rows, each named in the scores", style="yellow")
+        err.print(
+            f"and {counted(len(scores.refused) - _MOST_NAMED, 'more row')}, each named in the scores", style="yellow"
+        )
     err.print(NOT_PROTECTED, highlight=False)
     if scores.refused:
         raise typer.Exit(REFUSED)

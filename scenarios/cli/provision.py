@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from fedmodel.crypto.openers import ask_opener
+from fedmodel.system.counts import counted
 from scenarios.cli.printing import Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, passphrases_of, typed, typed_twice
 from scenarios.cli.verbs import Verb
@@ -183,7 +184,7 @@ def _tell(change: Change, as_json: bool, expires: list[str] | None = None) -> No
 
     roster = change.roster
     out.print(
-        f"Federation {roster.federation}: {len(roster.silos)} silos; roster {roster.serial}, good until"
+        f"Federation {roster.federation}: {counted(len(roster.silos), 'silo')}; roster {roster.serial}, good until"
         f" {roster.expires[:10]}.",
         highlight=False,
     )

@@ -131,14 +131,30 @@ def report_verify(
     out.print(table, highlight=False)
     line = f"{inert(str(run))}: every figure of its report follows from the folder"
     line += "".join(f". {gap[0].upper()}{gap[1:]}" for gap in _signed_alone(checked))
-    if not checked.outside:
-        what = "That the run's server signed it" if checked.anchored else "Whose folder it is"
-        line += (
-            f". {what} was NOT checked: compare {checked.report.integrity.signer} with the server's key by"
-            " another way, or give that with --key"
-        )
+    line += "".join(f". {told}" for told in _signer(checked))
     out.print(line, soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
+
+
+def _signer(checked: Checked) -> list[str]:
+    """Say what was not checked of whoever signed a report, what that means, and which option would check it."""
+    key = checked.report.integrity.signer
+    if checked.report.run.booked:
+        who = (
+            f"Who ran it was NOT checked: it is signed with the key {key}; compare that with the key of whoever ran it,"
+            " or give theirs with --key"
+        )
+        return [who] * (not checked.outside)
+    if not checked.anchored:
+        return [
+            "Who made the folder was NOT checked: only --authority, or --silo-key for each silo, does that. --key"
+            f" checks no more than the signature: compare {key} with the server's key"
+        ]
+    server = (
+        f"It is signed with the key {key}, of which nothing outside this folder says that it is the server's. Figures"
+        " of privacy do not rest on that; how good the model is does. --key checks it"
+    )
+    return [server] * (not checked.outside)
 
 
 def _signed_alone(checked: Checked) -> list[str]:

@@ -44,12 +44,12 @@ def server_submit(kit: PartyKit, scenario: ScenarioName, settings: Settings = No
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.deployment import runs
-        from scenarios.runs.progress import rounds_progress
+        from scenarios.runs.progress import claimed, rounds_progress
 
         runs.check_server_runs(kit)
         run, parameters = runs.submit(kit, resolved)
     started = time.monotonic()
-    watching = rounds_progress(err, run.folder / "metrics.jsonl", resolved.rounds)
+    watching = rounds_progress(err, run.folder / "metrics.jsonl", resolved.rounds, claimed(resolved))
     try:
         runs.follow(run, watching, partial(runs.check_server_runs, kit))
     except KeyboardInterrupt:

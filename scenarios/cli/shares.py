@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from fedmodel.errors import ConfigError
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.cli.printing import answer, out
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def show_shares(scenario: Scenario, picture: Path | None, as_json: bool) -> None
 
 def lines(found: Shares) -> list[Text]:
     """Return the lines: what is dealt, a bar for each silo, and which sign is of which label."""
-    size_S = found.count_SL.sum(axis=1)
+    size_S, held_out = found.count_SL.sum(axis=1), int(found.held_out_L.sum())
     told = [
-        Text(f"{size_S.sum():,} records over {len(size_S)} silos, {_spread(size_S)}; seed {found.seed}"),
-        Text(f"{found.held_out_L.sum():,} records are held out by the server"),
+        Text(
+            f"{counted(int(size_S.sum()), 'record')} over {counted(len(size_S), 'silo')}, {_spread(size_S)}; seed"
+            f" {found.seed}"
+        ),
+        Text(f"{counted(held_out, 'record')} {one_or_more(held_out, 'is', 'are')} held out by the server"),
     ]
     name = min(_NAME, max(map(len, found.silos)))
     number, longest = len(f"{size_S.max():,}"), max(1, int(size_S.max()))
@@ -64,7 +68,7 @@ def lines(found: Shares) -> list[Text]:
         bar = _bar(count_L, longest, _WIDTH - name - number - 2)
         told.append(Text(f"{silo[:name]:<{name}} {size:>{number},} ") + bar)
     if len(rest_S := size_S[_MOST_SILOS:]):
-        told.append(Text(f"and {len(rest_S):,} more silos, {_spread(rest_S)}"))
+        told.append(Text(f"and {counted(len(rest_S), 'more silo')}, {_spread(rest_S)}"))
     return [*told, *_key(found.labels)]
 
 

@@ -16,6 +16,7 @@ import typer
 
 from fedmodel.crypto.openers import ask_opener
 from fedmodel.errors import FedmodelError
+from fedmodel.system.counts import counted
 from fedmodel.system.inert import inert
 from scenarios.cli.options import PartyKit, ScenarioName, Settings, said
 from scenarios.cli.printing import Json, answer, err, out
@@ -73,7 +74,9 @@ def _code(named: Collection[str], packages: Mapping[str, str]) -> dict[str, Any]
 
     found, files = code_hash(packages), code_files(packages)
     law = "names" if found in named else "does NOT name, so that nothing is answered with it"
-    sentence = f"The code that it would run here is {len(files)} files with hash {found}, which silo.toml {law}."
+    sentence = (
+        f"The code that it would run here is {counted(len(files), 'file')} with hash {found}, which silo.toml {law}."
+    )
     return {"hash": found, "named": found in named, "files": files, "sentence": sentence}
 
 

@@ -51,7 +51,7 @@ def simulate(
     with err.status("loading") if err.is_terminal else nullcontext():
         with loading():
             from scenarios.cli.tables import report_on, show_run
-            from scenarios.runs.progress import rounds_progress
+            from scenarios.runs.progress import claimed, rounds_progress
             from scenarios.runs.usefulness import told_of
             from scenarios.simulation.prepared import prepare
 
@@ -62,7 +62,8 @@ def simulate(
         prepared.held() as run_dir,
         told_what_stands(run_dir, again, report=report),
     ):
-        summary = prepared.run(run_dir, rounds_progress(err, run_dir / "metrics.jsonl", prepared.scenario.rounds))
+        rounds, claim = prepared.scenario.rounds, claimed(prepared.scenario)
+        summary = prepared.run(run_dir, rounds_progress(err, run_dir / "metrics.jsonl", rounds, claim))
         if as_json:
             answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
         else:

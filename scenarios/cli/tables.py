@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
 from fedmodel.privacy.rounding import noise, small, up
+from fedmodel.system.counts import counted
 from fedmodel.system.inert import inert
 from scenarios.cli.loading import loading
 from scenarios.cli.printing import answer, err, out
@@ -63,8 +64,8 @@ def _besides(name: str, found: Mapping[str, Any]) -> str:
         if key not in ("silos", "noise_std")
     ]
     return (
-        f"{name}: {'; '.join(told)}, of {found['silos']} silos together, with noise of a standard deviation of"
-        f" {found['noise_std']:.1f}."
+        f"{name}: {'; '.join(told)}, of {counted(found['silos'], 'silo')} together, with noise of a standard deviation"
+        f" of {found['noise_std']:.1f}."
     )
 
 
@@ -90,7 +91,9 @@ def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
         every: Whether each silo gets a row, however many there are.
     """
     told = [(row["silo"], row) for row in rows] if every or len(rows) <= _MOST_ROWS else _summed_up(rows)
-    unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
+    unit = rows[0]["unit"] + (
+        "" if rows[0]["unit"] == "record" else f" of at most {counted(rows[0]['max_records'], 'record')}"
+    )
     table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
     for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
         table.add_column(heading, justify="left" if heading == "silo" else "right")
@@ -172,8 +175,8 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
 
     timing, metrics = summary["timing"], summary["metrics"]
     about = (
-        f": {summary['rounds_completed']} rounds, {summary['clients']} silos, {summary['parameters']} parameters,"
-        f" {timing['seconds_total']:.1f} s on {summary['device']}"
+        f": {counted(summary['rounds_completed'], 'round')}, {counted(summary['clients'], 'silo')},"
+        f" {counted(summary['parameters'], 'parameter')}, {timing['seconds_total']:.1f} s on {summary['device']}"
     )
     out.print(Text.assemble((summary["scenario"], "bold"), about))
     used = ", ".join(f"{what} {name}" for what, name in summary["used"].items())
@@ -215,14 +218,14 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
         )
     gone = {left["silo"] for left in summary["withdrawn"]}
     for dropout in (one for one in summary["dropouts"] if one["silo"] not in gone):
-        told = f"{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}"
+        told = f"{dropout['silo']} dropped out of {counted(dropout['rounds'], 'round')}: {dropout['code']}"
         out.print(told, style="yellow")
     for left in summary["withdrawn"]:
         out.print(f"{left['silo']} left in round {left['round']}: {left['code']}", style="yellow")
     if summary["ended_early"]:
         out.print(f"The run ended early: {summary['ended_early']}.", style="yellow", highlight=False)
     if summary["rounds_failed"]:
-        failed = f"{summary['rounds_failed']} rounds failed closed; the model stayed as it was."
+        failed = f"{counted(summary['rounds_failed'], 'round')} failed closed; the model stayed as it was."
         out.print(failed, style="yellow")
     out.print(_seen_by_server(summary["encryption"], "update, without noise" if is_baseline else "noised update"))
     out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)

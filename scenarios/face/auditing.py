@@ -109,7 +109,7 @@ def audit(
         check_power(plan, _CANARIES)
         where, parameters = resolve_device(device), check_scenario(resolved)
     with run_folder(resolved, None if out is None else Path(out)) as run_dir:
-        bar = watching(run_dir / "metrics.jsonl", resolved.rounds, progress=progress)
+        bar = watching(run_dir / "metrics.jsonl", resolved, progress=progress)
         summary, found = carried(resolved, parameters, plan, where, run_dir, bar, nullcontext())
     return Audit(Run(run_dir, Scenario.of_section(resolved, asked.objects), summary), found)
 

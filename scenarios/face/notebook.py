@@ -24,7 +24,7 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def notebook_progress(metrics: Path, rounds: int) -> Iterator[None]:
+def notebook_progress(metrics: Path, rounds: int, claim: str = "") -> Iterator[None]:
     """Show a bar over rounds in the cell's output, until the block ends; the last one stays."""
     from IPython.display import HTML, display
 
@@ -36,7 +36,7 @@ def notebook_progress(metrics: Path, rounds: int) -> Iterator[None]:
     def show(done: int, text: str) -> None:
         handle.update(html(bar(done, rounds, text)))
 
-    with followed(metrics, show):
+    with followed(metrics, show, claim):
         yield
 
 

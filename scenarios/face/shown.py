@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import down, noise, small, up
+from fedmodel.system.counts import counted
 from fedmodel.system.inert import inert_lines
 from scenarios.face.figures import largest
 
@@ -156,8 +157,8 @@ def audit_html(found: Mapping[str, Any]) -> str:
 
 def _about(run: Told) -> str:
     """Say how far a run came."""
-    done, summary = f"{run.summary['rounds_completed']} of {run.scenario.rounds} rounds", run.summary
-    silos = f"{len(run.scenario.federation.silos)} silos"
+    done, summary = f"{run.summary['rounds_completed']} of {counted(run.scenario.rounds, 'round')}", run.summary
+    silos = counted(len(run.scenario.federation.silos), "silo")
     if not run.ended:
         return f"{done}, {silos}"
     seconds = f"{summary['timing']['seconds_total']:.1f} s on {summary['device']}"

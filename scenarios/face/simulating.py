@@ -139,7 +139,7 @@ def simulate(
         made.hand_over()
     prepared = prepare(asked, settings if made is None else (), engine, device, place)
     with prepared.held() as run_dir, goes_on(run_dir):
-        bar = watching(run_dir / "metrics.jsonl", prepared.scenario.rounds, progress=progress)
+        bar = watching(run_dir / "metrics.jsonl", prepared.scenario, progress=progress)
         summary = prepared.run(run_dir, bar)
     return Run(run_dir, Scenario.of_section(prepared.scenario, {} if made is None else made.objects), summary)
 

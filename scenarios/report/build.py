@@ -42,7 +42,7 @@ from scenarios.report.audited import attack_again
 from scenarios.report.compute import MADE, changed_integrity, compute, source_of
 from scenarios.report.copies import check_server_report
 from scenarios.report.countersigned import check_models
-from scenarios.report.diff import Difference, changes, differences, in_words
+from scenarios.report.diff import FILES, Difference, changes, differences, in_words
 from scenarios.report.document import FileHash, Report
 from scenarios.report.gather import SCENARIO, file_hash, read_run
 from scenarios.report.page import registry, signing
@@ -303,13 +303,7 @@ def _check_files(run_dir: Path, stored: Report) -> None:
         path = run_dir / file.name
         found = file_hash(path) if path.parent == run_dir and path.is_file() else None
         if found != file.sha256:
-            if file.name == PAGE and found is not None:
-                raise LedgerTampered(
-                    f"{PAGE}: is a changed page: its SHA-256 is {found[:16]}..., and the page that was signed has"
-                    f" {file.sha256[:16]}...; do not rely on what it says, and ask whoever signed it for theirs"
-                )
-            difference = Difference(f"integrity.files.{file.name}", file.sha256, found)
-            raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
+            raise LedgerTampered(in_words(Difference(f"{FILES}{file.name}", file.sha256, found)))
 
 
 def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:

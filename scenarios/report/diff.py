@@ -34,6 +34,8 @@ ATTACKED_AGAIN: Final[Mapping[str, tuple[float, float]]] = {
     "exposure.before.mean": (0.0, 0.1),
     "exposure.before.largest": (0.0, 1.0),
 }
+FILES: Final = "integrity.files."
+"""How the path of a difference begins that is of a file which was signed, by its name."""
 # What tells one row of a list from another, where two runs are compared.
 _NAMES: Final = ("silo", "name", "who", "run", "round", "scope")
 _SERIES: Final = ("curve", "points", "rounds", "included", "excluded", "dependencies")
@@ -72,9 +74,31 @@ def in_words(difference: Difference) -> str:
 
     >>> in_words(Difference("a.b", 1, None))
     'a.b: 1 stands, nothing follows'
+    >>> in_words(Difference("integrity.files.report.html", "ab" * 32, "cd" * 32))
+    'report.html: is a changed page: its SHA-256 is cdcdcdcdcdcdcdcd..., and the page that was signed has\
+ abababababababab...; do not rely on what it says, and ask whoever signed it for theirs'
     """
+    if difference.path.startswith(FILES):
+        return f"{difference.path.removeprefix(FILES)}: {_file(difference)}"
     one, other = ("nothing" if value is None else _short(value) for value in (difference.one, difference.other))
     return f"{difference.path}: {one} stands, {other} follows"
+
+
+def _file(difference: Difference) -> str:
+    """Say of a file that it is not the one that was signed, and what that means."""
+    if difference.one is None:
+        return "lies here, and is none of the files that were signed: take it away"
+    signed = difference.one[:16]
+    if difference.other is None:
+        return (
+            f"is missing, or no plain file of the folder: one was signed whose SHA-256 is {signed}...; nothing is"
+            " verified without it, so ask whoever signed it for the whole folder"
+        )
+    what, says = ("page", "what it says") if difference.path.endswith(".html") else ("file", "it")
+    return (
+        f"is a changed {what}: its SHA-256 is {difference.other[:16]}..., and the {what} that was signed has"
+        f" {signed}...; do not rely on {says}, and ask whoever signed it for theirs"
+    )
 
 
 def _short(value: Any) -> str:

@@ -37,6 +37,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import EXPERIMENT
 from fedmodel.provision import FederationRoster, bases_of, is_kit, read_federation_roster, read_law, scenario_hash
 from fedmodel.provision.kits import ROSTER_FILE
+from fedmodel.system.counts import counted
 from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
@@ -341,21 +342,22 @@ def _check_charged(
                 )
         summed = line["summed"]
         if summed is None or (summed < len(answered) if copy else summed != len(answered)):
+            told = "no number of updates" if summed is None else counted(summed, "update")
             raise LedgerTampered(
-                f"{file}: round {number} has {line['summed']} updates in its sum, and {len(answered)} silos of its"
-                " cohort did not drop out"
+                f"{file}: round {number} has {told} in its sum, and {counted(len(answered), 'silo')} of its cohort did"
+                " not drop out"
             )
         if summed < scenario.federation.min_silos:
             raise LedgerTampered(
-                f"{file}: round {number} is whole with {summed} silos in its sum, and the scenario asks for"
+                f"{file}: round {number} is whole with {counted(summed, 'silo')} in its sum, and the scenario asks for"
                 f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
             )
     for (silo, part), count in sums.items():
         reported = sum(one == part for _, one in ledgers[silo].charged)
         if count > reported:
             raise LedgerTampered(
-                f"silo {silo}: its update is in {count} sums of {file} that are charged to part {part + 1} of what the"
-                f" run reserves, and it reported {reported} charges of that"
+                f"silo {silo}: its update is in {counted(count, 'sum')} of {file} that are charged to part {part + 1}"
+                f" of what the run reserves, and it reported {counted(reported, 'charge')} of that"
             )
 
 

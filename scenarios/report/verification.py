@@ -7,6 +7,7 @@ from typing import Final
 
 from fedmodel.errors import ConfigError
 from fedmodel.learning.description import DESCRIPTION
+from fedmodel.system.counts import one_or_more
 from fedmodel.system.packages import code_hash
 from scenarios.report import sentences
 from scenarios.report.anchors import Held
@@ -120,7 +121,7 @@ def _code_here(packages: Mapping[str, str]) -> str | None:
 
 def _reported(head: LedgerHead | None) -> str:
     """Say what is known of a ledger that is not here."""
-    kept = "no head of it" if head is None else f"its signed head of {head.entries} entries"
+    kept = "no head of it" if head is None else f"its signed head of {words.counted(head.entries, 'entry', 'entries')}"
     return f"NOT here: the figures are what the silo reported to the server, which kept {kept}"
 
 
@@ -142,7 +143,7 @@ def _countersigned(stored: Report, *, compared: bool) -> str:
 
 def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator[str]:
     """Say how a ledger was found, and by whom it is vouched for."""
-    yield f"{head.entries} entries, all as they were written"
+    yield f"{words.counted(head.entries, 'entry', 'entries')}, all as they were written"
     if anchored:
         yield "its key is known from outside"
     elif ledger.roster:
@@ -154,13 +155,15 @@ def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator
     if ledger.heads:
         yield f"no entry of a signed head is missing, as kept by {' and '.join(ledger.heads)}"
     elif head.head is not None:
-        yield f"NO head of it is here but the report's own, of {head.head_entries} entries"
+        known = words.counted(head.head_entries or 0, "entry", "entries")
+        yield f"NO head of it is here but the report's own, of {known}"
     else:
         yield "NO signed head of it is here: entries taken away at its end would not be noticed"
     if not ledger.compared:
         yield "its bytes that hold no entry were NOT compared (a log beside it, or another SQLite wrote it)"
     if ledger.newer:
-        yield f"{ledger.newer} newer entries are not in the report"
+        newer = words.counted(ledger.newer, "newer entry", "newer entries")
+        yield f"{newer} {one_or_more(ledger.newer, 'is', 'are')} not in the report"
 
 
 def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:

@@ -44,6 +44,7 @@ from fedmodel.provision import (
     unlock,
 )
 from fedmodel.secagg import Member
+from fedmodel.system.counts import counted
 from fedmodel.system.durable import MISSING, replace_file
 from scenarios.runs.claims import as_if_secret, claim_of
 
@@ -260,8 +261,9 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     event, *besides = plans.planned_parts(scenario, name)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
-            f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"
-            f" budget is {scope.name} at delta {scope.delta}; a silo refuses it"
+            f"the scenario claims delta {plan.delta} for a {plan.unit} of at most"
+            f" {counted(plan.max_records, 'record')}, and the budget is {scope.name} at delta {scope.delta}; a silo"
+            " refuses it"
         )
     runs = standing.runs_fitting(scope, event, besides)
     # Of lots that grow a silo reserves all rounds, or nothing.
@@ -273,6 +275,9 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
         "runs": runs,
         "rounds": whole if grown else standing.rounds_fitting(scope, event, plan.steps_per_round, besides),
         "rounds_of_a_run": scenario.rounds,
+        "delta": plan.delta,
+        "unit": plan.unit,
+        "max_records": plan.max_records,
         "noise_multiplier": event.noise_multiplier,
         "noise_source": event.noise_source,
         "protects": is_secret(event.noise_source),

@@ -28,6 +28,7 @@ from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import least_silos, scenario_policy
 from fedmodel.secagg import effective_silos
+from fedmodel.system.counts import counted
 from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import code_hash
 from scenarios.runs import inspection
@@ -155,7 +156,7 @@ def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
     if stop is not None and "loss" in last and last["loss"] < stop:
         return f"the loss is under {stop:g}"
     gone = last[OTHERS]["gone"] if OTHERS in last else len(last["withdrawn"])
-    return f"{gone} silos withdrew, and fewer than {least_silos(scenario)} could go on"
+    return f"{counted(gone, 'silo')} withdrew, and fewer than {least_silos(scenario)} could go on"
 
 
 def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+from fedmodel.system.counts import counted as counted
+
 BOOK = "book"
 """What the row of a silo says its figures are from, in the summary of a run that kept no ledgers."""
 NO_LEDGER = "Simulated: no ledger was kept, and the figures follow from the book of whoever ran it."
@@ -90,15 +92,6 @@ def listed(words: Sequence[str]) -> str:
     ('a', 'a, b and c')
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
-
-
-def counted(figure: int, thing: str) -> str:
-    """Return a count with its thing, in the plural where it is.
-
-    >>> counted(1, "run"), counted(1200, "run")
-    ('1 run', '1,200 runs')
-    """
-    return f"{figure:,} {thing}{'' if figure == 1 else 's'}"
 
 
 def right_at_most(wrong: float, epsilon: float, delta: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from fedmodel.config import Scenario
 from fedmodel.data import held_out_records, silo_records
 from fedmodel.kinds.partition import labels_of
+from fedmodel.kinds.shape import SURVIVAL, DataShape
 
 _RECORDS = "records"
 
@@ -28,8 +30,8 @@ class Shares:
 
     Attributes:
         silos: Their names, in order.
-        labels: What is told apart: classes; of real numbers the tenths of all silos' that they are dealt by; of other
-            targets nothing.
+        labels: What is told apart: classes; of survival in which interval the event was seen, or who was last seen; of
+            real numbers the tenths of all silos' that they are dealt by; of other targets nothing.
         count_SL: Records of each silo, by label.
         held_out_L: Those of the server.
         seed: Which decides them.
@@ -63,9 +65,18 @@ def shares(scenario: Scenario) -> Shares:
     """
     targets = [silo_records(scenario, silo).y_N for silo in scenario.federation.silos]
     targets.append(held_out_records(scenario).y_N)
-    labels, found = _told_apart(targets, scenario.data.shape.label_names)
+    labels, found = _told_apart(targets, _names(scenario.data.shape))
     counted = np.array([np.bincount(one, minlength=len(labels)) for one in found], np.int64)
     return Shares(scenario.federation.silos, labels, counted[:-1], counted[-1], scenario.seed or 0)
+
+
+def _names(shape: DataShape) -> tuple[str, ...]:
+    """Return names of labels, in order; of survival of what a target says (`fedmodel.kinds.shape.SURVIVAL`)."""
+    if shape.task != SURVIVAL:
+        return shape.label_names
+    spans = [f"{low:g}-{high:g} {shape.time_unit}" for low, high in pairwise((0.0, *shape.ends))]
+    ways = ("last seen", "event")
+    return (*(f"{span}: {way}" for span in spans for way in ways), f"{shape.ends[-1]:g} {shape.time_unit} without it")
 
 
 def _told_apart(

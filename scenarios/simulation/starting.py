@@ -40,6 +40,7 @@ from fedmodel.privacy.events import MOST_EPSILON
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision import is_kit, read_identity
 from fedmodel.provision.simulated import GoesOn
+from fedmodel.system.counts import counted
 from fedmodel.system.durable import replace_file
 from scenarios.runs.ledgers import SiloLedger, ledger_in_run, newest_run, read_ledgers
 
@@ -301,8 +302,9 @@ def _capped(scenario: Scenario, ledger: SiloLedger, scope: Scope) -> Scope:
     if (scope.data, scope.unit, scope.max_records, scope.delta) != asked:
         raise ConfigError(
             f"silo {silo!r}: the run that this begins from was charged to {scope.name} at delta {scope.delta}, and"
-            f" this one asks for data set {plan.data!r}, unit {plan.unit} of at most {plan.max_records} records and"
-            f" delta {plan.delta}; figures of two kinds are never added: make them alike"
+            f" this one asks for data set {plan.data!r}, unit {plan.unit} of at most"
+            f" {counted(plan.max_records, 'record')} and delta {plan.delta}; figures of two kinds are never added:"
+            " make them alike"
         )
     said = scenario.budgets.get(silo)
     if said is not None:

@@ -321,7 +321,7 @@ def test_every_part_of_a_reservation_is_held_to_the_law_as_it_is_now(hidden: Sce
 
     loose = DpSgdEvent(law.least_noise_multiplier * 0.9, 1.0, 0.5, 4, 10)
     assert reserved() == event
-    with pytest.raises(ProtocolError, match="reserved 1 parts beside the first, and not the 0 that the scenario asks"):
+    with pytest.raises(ProtocolError, match="reserved 1 part beside the first, and not the 0 that the scenario asks"):
         reserved(event)
     with pytest.raises(PolicyRefused, match="is under this silo's minimum"):
         reserved(event, loose)

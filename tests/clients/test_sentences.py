@@ -44,3 +44,17 @@ def test_the_sentences_say_every_rule(law: SiloFile) -> None:
     assert any("UNMASKED" in sentence for sentence in loose)
     lying = changed(law, encryption={**law.encryption.model_dump(), "consistency": "quorum"})
     assert any("does NOT hold against a server that shows" in sentence for sentence in sentences(lying))
+
+
+def test_one_is_said_in_the_singular(law: SiloFile) -> None:
+    few = changed(
+        law, smallest_cohort=1, min_silos=1, least_effective_silos=1, encryption={"secure_aggregation": "off"}
+    )
+    alone = "at least 1 silo is asked in a round and at least 1 is in a sum, of at most"
+    assert any(alone in sentence for sentence in sentences(few))
+    assert any("at least 3 silos are asked in a round and at least 3 are in a sum" in one for one in sentences(law))
+    name, budget = next(iter(law.budgets.items()))
+    of_person = {name: {**budget.model_dump(), "unit": "person", "max_records": 1}}
+    of_several = {name: {**budget.model_dump(), "unit": "person", "max_records": 4}}
+    for budgets, told in ((of_person, "at most 1 record is used"), (of_several, "at most 4 records are used")):
+        assert any(f"one person, of whom {told}" in one for one in sentences(changed(law, budgets=budgets)))

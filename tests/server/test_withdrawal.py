@@ -108,7 +108,7 @@ def test_a_masked_run_ends_in_good_order_where_two_are_left(tiny_file: Path, tmp
     assert [line["summed"] for line in lines] == [3, 3, 2, 2]  # to the end of the window that three dealt for
     summary = summed(scenario, tmp_path)
     assert (summary["rounds_completed"], summary["rounds_failed"]) == (4, 0)
-    assert summary["ended_early"] == "1 silos withdrew, and fewer than 3 could go on"
+    assert summary["ended_early"] == "1 silo withdrew, and fewer than 3 could go on"
 
 
 def test_two_silos_that_leave_in_one_round_do_not_end_the_run(tiny_file: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _NAMED: Final = 40
 """Silos up to which each bar has its name."""
 _TOLD: Final = 20
 """Labels up to which each colour has its name."""
+_LETTERS, _PATCH = 110, 8  # side by side under the bars, and as wide as a colour beside its name
 
 
 def shares_png(found: Shares, title: str) -> bytes:
@@ -33,7 +34,7 @@ def shares_png(found: Shares, title: str) -> bytes:
         title: What it is of.
     """
     silos, labels = found.count_SL.shape
-    height = min(_MOST, max(_LEAST, _BAR * silos)) + 60 + 14 * -(-min(labels, _TOLD) // 5)
+    height = min(_MOST, max(_LEAST, _BAR * silos)) + 60 + 14 * -(-min(labels, _TOLD) // _columns(_names(found)))
     with drawing("shares", _PAPER):
         figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
         axes = figure.subplots()
@@ -69,11 +70,20 @@ def _key(figure: Figure, found: Shares, colours: list[str]) -> None:
     if len(found.labels) == 1:
         return
     patches = [Patch(color=colour) for colour in colours]
-    # A number before each word, since matplotlib leaves out what begins with an underscore.
-    names = [name if name.isdecimal() else f"{number}: {name}"[:40] for number, name in enumerate(found.labels)]
-    legend = figure.legend(patches, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False)
+    names = _names(found)
+    legend = figure.legend(patches, names, loc="outside lower center", ncols=_columns(names), frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _names(found: Shares) -> list[str]:
+    """Return names of labels: a number before each word, since matplotlib leaves out what begins with an underscore."""
+    return [name if name.isdecimal() else f"{number}: {name}"[:40] for number, name in enumerate(found.labels)]
+
+
+def _columns(names: list[str]) -> int:
+    """Return how many names stand side by side: five, or as many as there is room for."""
+    return max(1, min(5, len(names), _LETTERS // (max(map(len, names)) + _PATCH)))
 
 
 def _colours(labels: int) -> list[str]:

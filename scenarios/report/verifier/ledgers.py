@@ -15,6 +15,7 @@ from typing import Any
 
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from fedmodel.ledger import Entry, Standing, merkle, verify_ledger
+from fedmodel.system.counts import counted, one_or_more
 from scenarios.report.verifier.figures import Held
 from scenarios.report.verifier.keys import Keys
 
@@ -46,12 +47,13 @@ def ledgers_of(folder: Path, report: Mapping[str, Any], keys: Keys) -> Iterator[
             raise LedgerTampered(f"{path}: is another ledger than the one that the report is of")
         data = report["scope"]["data_sets"][0]["name"]
         whose = "its key is known from outside" if silo in keys.anchored else "NOBODY outside vouches for its key"
+        heads = len(notes) + len(kept)
         seen = (
-            f"{len(notes) + len(kept)} signed heads have no entry that is missing"
-            if notes or kept
+            f"{counted(heads, 'signed head')} {one_or_more(heads, 'has', 'have')} no entry that is missing"
+            if heads
             else "NO head is here"
         )
-        told = f"{len(entries)} entries, all as they were written; {whose}; {seen}"
+        told = f"{counted(len(entries), 'entry', 'entries')}, all as they were written; {whose}; {seen}"
         yield Held(silo, entries, standing, report["run"]["run"], data, goes_on), told
 
 

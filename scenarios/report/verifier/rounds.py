@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fedmodel.errors import LedgerTampered
 from fedmodel.ledger import Run
+from fedmodel.system.counts import counted
 from scenarios.report.verifier import signed
 
 METRICS: Final = "metrics.jsonl"
@@ -125,10 +126,11 @@ def _check(
             continue
         summed = line["summed"]
         if type(summed) is not int or (summed < answered if copy else summed != answered):
+            told = counted(summed, "update") if type(summed) is int else f"{summed!r} updates"
             raise LedgerTampered(
-                f"{file}: round {number} has {summed} updates in its sum, and {answered} silos answered"
+                f"{file}: round {number} has {told} in its sum, and {counted(answered, 'silo')} answered"
             )
         if summed < least:
             raise LedgerTampered(
-                f"{file}: round {number} is whole with {summed} silos, and scenario.toml asks for {least}"
+                f"{file}: round {number} is whole with {counted(summed, 'silo')}, and scenario.toml asks for {least}"
             )

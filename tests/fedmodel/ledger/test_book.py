@@ -179,7 +179,7 @@ def test_a_plan_of_another_unit_is_refused(ledger: Ledger) -> None:
         ledger.reserve(Asked(SCOPE, "r1", replace(PLAN, max_records=3), 1))
     persons = Scope("lungs", "person", 3, 1e-3, 3.0, 5)
     make_budget(ledger, persons)
-    with refused(ledger, "units of 1 records cannot be charged to lungs/person-3", PrivacyBudgetExceeded):
+    with refused(ledger, "units of 1 record cannot be charged to lungs/person-3", PrivacyBudgetExceeded):
         ledger.reserve(Asked(persons, "r1", PLAN, 1, partial=True))
 
 
@@ -367,7 +367,7 @@ def test_charges_are_kept_in_order_and_never_exceed_the_reservation(tmp_path: Pa
         ledger.charge("r1", 2, 2, "k2")
     with opened(tmp_path) as other:
         assert other.charge("r1", 2, 1, "k2") == Charge(replace(PLAN, steps=1), 5)
-    with refused(ledger, "asks for 1 steps; run r1 has taken 20 of the 20", PrivacyBudgetExceeded):
+    with refused(ledger, "asks for 1 step; run r1 has taken 20 of the 20", PrivacyBudgetExceeded):
         ledger.charge("r1", 3, 1, "k3")
     assert [event.steps for event in ledger.standing().events(NAME)] == [19, 1]
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 125_000, 125_000)

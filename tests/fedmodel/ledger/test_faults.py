@@ -785,7 +785,7 @@ def test_a_deleted_ledger_is_refused_as_long_as_any_head_is_kept(charged: Path) 
     assert not (charged / "north.sqlite").exists()
     (charged / "kit" / "ledger.head").unlink()
     with opened(charged) as ledger:  # nobody here can know better
-        words = f"has 1 entries where the head that the server keeps has 6: newer ones are gone; {WAY_OUT}"
+        words = f"has 1 entry where the head that the server keeps has 6: newer ones are gone; {WAY_OUT}"
         with refused(words, LedgerTampered):
             ledger.check_extends(note, "the server")
         make_budget(ledger, SCOPE)

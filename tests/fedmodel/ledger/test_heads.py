@@ -27,6 +27,7 @@ from fedmodel.ledger.heads import (
     sign_head,
     verifier_key,
 )
+from fedmodel.system.counts import counted
 
 KEY, OTHER = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
 ORIGIN = "north.example/ledger"
@@ -520,9 +521,11 @@ def test_a_rewritten_entry_is_noticed() -> None:
 def test_a_proof_is_since_the_head_that_is_known() -> None:
     for since in range(20):
         if since != 7:
-            follow_refused(HONEST.proven(since, 20), HONEST.head(7), f"since {since} entries.* of 7")
+            follow_refused(
+                HONEST.proven(since, 20), HONEST.head(7), f"since {counted(since, 'entry', 'entries')}, .* of 7"
+            )
         if since:
-            follow_refused(HONEST.proven(since, 20), None, f"since {since} entries.* of 0")
+            follow_refused(HONEST.proven(since, 20), None, f"since {counted(since, 'entry', 'entries')}, .* of 0")
     right = HONEST.proven(7, 20)
     follow_refused(replace(right, since=6), HONEST.head(7), "since 6")
     follow_refused(replace(right, since=7, proof=right.proof[:-1]), HONEST.head(7), "too short")

@@ -89,7 +89,7 @@ def test_each_part_is_charged_up_to_its_own_steps_and_no_other_is_lent_from(ledg
 
 def test_a_run_of_one_part_has_no_other(ledger: Ledger) -> None:
     ledger.reserve(Asked(SCOPE, "r1", PLAN, 2))
-    with pytest.raises(LedgerError, match="reserved 1 parts"):
+    with pytest.raises(LedgerError, match="reserved 1 part,"):
         ledger.charge("r1", 1, 1, "a", part=1)
 
 

@@ -963,7 +963,9 @@ def tamper(run: Run) -> None:
 
 def test_a_whole_ledger_verifies(run: Run) -> None:
     assert run("ledger", "verify", LEDGER) == 0
-    assert "6 entries of silo north, all as they were written; extends 1 signed heads, the newest of 6" in run.out
+    assert (
+        "6 entries of silo north, all as they were written; extends 1 signed head, the newest of 6 entries" in run.out
+    )
     assert "NO" not in run.out
     assert run.err == ""
     found = run.json("ledger", "verify", LEDGER)

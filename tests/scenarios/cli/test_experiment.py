@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,8 @@ def test_no_command_on_a_budget_tells_a_figure_of_seeded_noise_without_the_label
         assert ("whoever knows the seed can remove it. No figure here protects anybody." in words) is not promised
         assert (IF_HIDDEN in words) is not promised
         assert any(one in words for one in ("is within epsilon", "costs epsilon", "no attack")) is promised
+        if said[0] == "forecast":
+            assert re.search(r"costs? epsilon [0-9.]+ at delta 0\.001 per record(?![a-z ]*of at most)", words)
         found = json.loads(CliRunner().invoke(app, ["budget", *said, "--json"], catch_exceptions=False).output)
         assert bool(bare(found)) is promised
         assert (EPSILON_IF_HIDDEN in json.dumps(found)) is not promised

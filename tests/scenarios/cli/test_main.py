@@ -180,6 +180,7 @@ def test_class_weights_and_figures_that_are_not_defined_are_said_everywhere(run:
         assert "Precision is left out, as it is not defined: a class, the positive one of two, was predicted" in where
         assert "F1 is left out" in where
         assert "Recall is left out" not in where
+    assert "tiny: 1 round, 3 silos, 5 parameters, " in said
     assert "Class weights in training: 1, 9; the loss above is without" in said
     assert "by a public weight of its class, before the clip: 1, 9, in the order of labels" in page
     assert run("report", "verify", str(folder)) == 6  # whole, and no key from outside was named
@@ -233,7 +234,7 @@ def test_the_graph_of_a_cohort_is_told(run: Run) -> None:
     assert run("graph", *options, "--rounds", "1000") == 0
     said = " ".join(run.out.split())
     assert "threshold 149, 198 neighbours each (ring)" in said
-    assert "a probability of 2^-80 a window, of 2^-73.0 in a run of 1000 rounds, and of 2^-29.9 against" in said
+    assert "a probability of 2^-80 a window, of 2^-73.0 in a run of 1,000 rounds, and of 2^-29.9 against" in said
     assert "up to 24 false shares of a secret are found" in said
     assert run("graph", "--silos", "100", "--colluding", "19", "--dropping", "0") == 0
     assert "with up to 19 colluding, with certainty; up to 20 false shares" in " ".join(run.out.split())

@@ -16,7 +16,7 @@ from fedmodel.data import held_out_records, silo_records
 from fedmodel.kinds.partitions import PARTITIONS
 from scenarios.cli import main
 from scenarios.cli.shares import lines
-from scenarios.report.page.shares import shares_png
+from scenarios.report.page.shares import _columns, shares_png
 from scenarios.simulation import shares as counting
 from scenarios.simulation.shares import Shares, shares
 from tests.conftest import TINY
@@ -165,3 +165,31 @@ def test_records_and_a_partition_of_a_users_own_are_shown(show: Show, tmp_path: 
         {"0": 0, "1": 15, "2": 0},
         {"0": 0, "1": 0, "2": 15},
     ]
+
+
+def test_of_survival_each_sign_says_in_which_interval_the_event_was_seen(show: Show, tmp_path: Path) -> None:
+    """A record's target is 2 j + e: number 3 is an event in the second interval, and was shown as the label 3."""
+    code, printed, _ = show("survival", "--set", "data.ends=[24, 36.5]", "--out", "p.png")
+    assert code == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+    for sign in (
+        "0 0-24 months: last seen",
+        "1 0-24 months: event",
+        "2 24-36.5 months: last seen",
+        "3 24-36.5 months: event",
+        "4 36.5 months without it",
+    ):
+        assert sign in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    scenario = read_scenario("survival", ["data.ends=[24, 36.5]"])
+    labels = json.loads(show("survival", "--set", "data.ends=[24, 36.5]", "--json")[1])["silos"]["alder"]["labels"]
+    y_N = silo_records(scenario, "alder").y_N
+    assert labels["24-36.5 months: event"] == int((y_N == 3).sum())
+    assert labels["36.5 months without it"] == int((y_N == 4).sum()) == sum(y_N == y_N.max())
+
+
+def test_long_names_of_labels_stand_side_by_side_as_far_as_there_is_room() -> None:
+    assert _columns([str(number) for number in range(10)]) == 5
+    assert _columns(["0-24 months: last seen"] * 17) == 3
+    assert _columns(["x" * 40] * 3) == 2
+    assert _columns(["a", "b"]) == 2

@@ -55,7 +55,7 @@ def test_its_model_is_the_one_whose_figures_it_tells(run: fm.Run) -> None:
 
 def test_what_is_shown_of_it_says_its_claim_and_runs_nothing(run: fm.Run) -> None:
     for shown in (repr(run), run._repr_html_()):
-        assert "1 of 1 rounds, 3 silos" in shown
+        assert "1 of 1 round, 3 silos" in shown
         assert "per record, at each silo" in shown
     assert "<script" not in run._repr_html_()
     assert run.plot()._repr_png_().startswith(b"\x89PNG")

@@ -456,10 +456,19 @@ def test_every_file_that_is_changed_or_gone_is_found(run: Path, name: str) -> No
     path.write_bytes(path.read_bytes() + (b"\n" if name != "report.html" else b" "))
     error = refusal(run)
     assert isinstance(error, LedgerTampered)
-    named = "report.html: is a changed page" if name == "report.html" else f"integrity.files.{name}"
-    assert named in str(error)
+    what, says = ("page", "what it says") if name == "report.html" else ("file", "it")
+    (signed,) = (one.sha256 for one in build.read_report(run).report.integrity.files if one.name == name)
+    assert str(error) == (
+        f"{name}: is a changed {what}: its SHA-256 is {build.file_hash(path)[:16]}..., and the {what} that was signed"
+        f" has {signed[:16]}...; do not rely on {says}, and ask whoever signed it for theirs"
+    )
     path.unlink()
-    assert refusal(run).exit_status in (2, 4)
+    error = refusal(run)
+    assert error.exit_status == 4
+    assert str(error) == (
+        f"{name}: is missing, or no plain file of the folder: one was signed whose SHA-256 is {signed[:16]}...; nothing"
+        " is verified without it, so ask whoever signed it for the whole folder"
+    )
 
 
 def test_a_model_of_no_use_is_said_in_the_report_and_on_its_page(run: Path) -> None:
@@ -488,7 +497,7 @@ def test_a_report_of_before_that_line_verifies_as_it_was(run: Path) -> None:
 
 def test_a_file_that_is_added_is_found(run: Path) -> None:
     (run / "charges.json").write_text("{}", encoding="utf-8")
-    assert "charges.json: nothing stands" in str(refusal(run))
+    assert "charges.json: lies here, and is none of the files that were signed" in str(refusal(run))
 
 
 def test_an_entry_that_does_not_follow_from_the_report_is_found_though_its_hash_is_right(run: Path) -> None:
@@ -545,7 +554,7 @@ def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_
     kit = run / "silos" / "north"
     inspection.sign_off(inspection.LedgerFiles.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
     checked = dict(build.verify(run).items)
-    assert "1 newer entries are not in the report" in checked["ledger north"]
+    assert "; 1 newer entry is not in the report" in checked["ledger north"]
     before = build.read_report(run).report
     inspection.override(
         inspection.LedgerFiles.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada"

@@ -138,16 +138,16 @@ GONE = dict.fromkeys(SILOS, "late")
         ({"cohort": [], "summed": 4}, "round 1 has 4 updates in its sum, and 0 silos of its cohort did not drop out"),
         ({"summed": 4}, "round 1 has 4 updates in its sum, and 3 silos of its cohort did not drop out"),
         ({"summed": 0}, "round 1 has 0 updates in its sum, and 3 silos"),
-        ({"summed": None}, "round 1 has None updates in its sum, and 3 silos"),
+        ({"summed": None}, "round 1 has no number of updates in its sum, and 3 silos"),
         ({"dropouts": {"north": "late"}}, "round 1 has 3 updates in its sum, and 2 silos"),
         ({"dropouts": {"north": "late"}, "summed": 2}, "is whole with 2 silos in its sum, and the scenario asks for 3"),
         (
             {"dropouts": GONE, "summed": 0},
             "is whole with 0 silos in its sum, and the scenario asks for 3: a model",
         ),
-        ({"dropouts": GONE, "summed": None}, "round 1 has None updates in its sum, and 0 silos"),
+        ({"dropouts": GONE, "summed": None}, "round 1 has no number of updates in its sum, and 0 silos"),
         ({"cohort": [], "summed": 0}, "is whole with 0 silos in its sum"),
-        ({"cohort": ["north"] * 3}, "round 1 has 3 updates in its sum, and 1 silos"),
+        ({"cohort": ["north"] * 3}, "round 1 has 3 updates in its sum, and 1 silo of"),
         ({"cohort": ["north", "south", "east"]}, "silo east: its update is in round 1 of metrics.jsonl, and no ledger"),
     ],
 )
@@ -279,7 +279,7 @@ def test_a_page_of_other_figures_is_refuted_though_it_is_signed(run: Run) -> Non
 def test_another_picture_makes_another_page(run: Run) -> None:
     folder = run.folder / "r"
     edit(folder / "pictures.json", lambda pictures: pictures.update({"Another.": picture()}))
-    refused(run, "verify", 4, "integrity.files.pictures.json")
+    refused(run, "verify", 4, "pictures.json: is a changed file: its SHA-256 is")
     resign(folder, "pictures.json")
     refused(run, "verify", 3, "report.html: is not the page")
     (folder / "pictures.json").write_text('{"caption": "<p>none</p>"}', encoding="utf-8")

@@ -90,7 +90,7 @@ def test_where_a_claim_is_for_more_than_a_record_whoever_trains_has_nothing_held
 
 def test_who_is_too_few_to_deal_out_is_called_a_person(folder: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^1 persons cannot give 2 silos 1 each; name fewer silos in federation\.silos$"
+        DataError, match=r"^1 person cannot give 2 silos 1 each; name fewer silos in federation\.silos$"
     ):
         dealt(scenario(folder, 'privacy.unit="person"', "privacy.max_records=4", "data.held_out=0.25"))
 

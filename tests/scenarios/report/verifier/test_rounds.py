@@ -37,7 +37,7 @@ LINES: Final = {
     "no sum": ([line(1, failed=True)], "has no whole round"),
     "none": ([], "has no whole round"),
     "of nobody": ([line(1, **GONE)], "round 1 is whole with 0 silos, and scenario.toml asks for 2"),
-    "of one": ([line(1, cohort=["north"], summed=1)], "round 1 is whole with 1 silos"),
+    "of one": ([line(1, cohort=["north"], summed=1)], "round 1 is whole with 1 silo, and"),
     "of more than answered": ([line(1, **{**GONE, "summed": 3})], "3 updates in its sum, and 0 silos answered"),
     "of fewer than answered": ([line(1, summed=2)], "2 updates in its sum, and 3 silos answered"),
     "of one nobody knows": ([line(1, cohort=["north", "south", "ghost"])], "round 1 has ghost in its cohort, of whom"),
@@ -59,7 +59,7 @@ def test_in_a_silos_copy_the_others_are_a_number(tmp_path: Path) -> None:
     path = tmp_path / rounds.METRICS
     path.write_text("".join(f"{json.dumps(one)}\n" for one in told), encoding="utf-8")
     assert rounds.read(tmp_path, SCENARIO, ["north"], copy=True) == told
-    for few, why in ((0, "0 updates in its sum, and 1 silos answered"), (1, "is whole with 1 silos")):
+    for few, why in ((0, "0 updates in its sum, and 1 silo answered"), (1, "is whole with 1 silo, and")):
         path.write_text(json.dumps({**told[0], "summed": few}), encoding="utf-8")
         with pytest.raises(LedgerTampered, match=why):
             rounds.read(tmp_path, SCENARIO, ["north"], copy=True)
