@@ -35,6 +35,7 @@ from fedmodel.learning.description import Description
 
 POINTS: Final = 21
 """Values of a number's public range at which dependence is computed."""
+_ENDS: Final = (-1.0, 1.0)
 _QUARTERS: Final = (-0.5, 0.0, 0.5)
 
 
@@ -99,6 +100,20 @@ class Factor:
             return np.where(own_NC.any(axis=1), own_NC.argmax(axis=1), -1)
         found_N: NDArray[np.intp] = np.digitize(own_NC[:, 0], (0.0,) if self.kind == "boolean" else _QUARTERS)
         return found_N
+
+    def parted(self, x_NF: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+        """Return names of the parts into which some records are divided, and each record's part as `group_of` does.
+
+        A number that is an end of its range in every record, as 0 and 1 are of a yes and no, has these two as parts:
+        of its quarters two would always be empty.
+
+        Args:
+            x_NF: Scaled records in rows, shape `(N, F)`.
+        """
+        own_N = x_NF[:, self.begin]
+        if self.kind != "number" or not bool(np.isin(own_N, _ENDS).all()):
+            return self.groups, self.group_of(x_NF)
+        return tuple(f"{self._own(end):.6g}" for end in _ENDS), (own_N > 0).astype(np.intp)
 
     def _own(self, scaled: float) -> float:
         """Return what a scaled number is in the column's own units."""

@@ -1,5 +1,7 @@
 """How good a model is for parts of the records: for each choice of a column, or each quarter of its public range.
 
+A number that is 0 or 1 in every record, or else at one of the two ends of its range, is parted by these two.
+
 Figures are those of the model's task. A part with fewer records than are asked for has none, and is counted: figures of
 a few records are chance, and tell of each of them. A record that is none of a category's choices is in no part.
 
@@ -83,8 +85,8 @@ def groups(
     """
     found, left_out = [], dict[str, int]()
     for column in columns:
-        part_N = column.group_of(x_NF)
-        for place, name in enumerate(column.groups):
+        names, part_N = column.parted(x_NF)
+        for place, name in enumerate(names):
             own_N = part_N == place
             if (count := int(own_N.sum())) < max(1, least):
                 left_out[column.name] = left_out.get(column.name, 0) + 1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedmodel.errors import ConfigError
 from scenarios.models.explain import Looked, explain
+from scenarios.models.factors import Factor
 from scenarios.runs.explanation import Explanation
 from tests.scenarios.models.explained import Of, linear, patients, trained
 
@@ -114,3 +115,20 @@ def test_a_record_that_is_none_of_the_choices_is_in_no_group(tmp_path: Path) -> 
     found = explain(trained(tmp_path), Looked(x_NF, np.zeros(90, dtype=np.int64), "own"), ("stage",), 1)
     assert sum(one.records for one in found.groups) == 80
     assert torch.isfinite(torch.tensor([one.figures["loss"] for one in found.groups])).all()
+
+
+def test_a_number_that_is_0_or_1_is_parted_by_these_two_and_has_no_empty_quarters(tmp_path: Path) -> None:
+    """Of the quarters of its range the two in between would be said to have fewer than 20 records."""
+    male = Factor("male", 1, "number", range=(0.0, 1.0))
+    x_NF = np.array([[0.3, -1.0], [0.2, 1.0], [0.1, 1.0]], dtype=np.float32)
+    names, part_N = male.parted(x_NF)
+    assert (names, part_N.tolist()) == (("0", "1"), [0, 1, 1])
+    between = np.array([[0.3, -1.0], [0.2, 1.0], [0.1, 0.98]], dtype=np.float32)
+    names, part_N = male.parted(between)
+    assert names == ("under 0.25", "0.25 to under 0.5", "0.5 to under 0.75", "0.75 or more")
+    assert part_N.tolist() == [0, 3, 3]
+    x_NF, ill_N = patients(200), np.arange(200) % 2
+    x_NF[:, 0] = np.where(np.arange(200) % 3 == 0, 1.0, -1.0)
+    found = explain(trained(tmp_path, linear([4.0, 0, 0, 0, 0, 0])), Looked(x_NF, ill_N, "own"), ("age",), 20)
+    assert {(one.group, one.records) for one in found.groups} == {("0", 133), ("100", 67)}
+    assert found.left_out == {}
