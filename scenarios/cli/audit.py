@@ -78,6 +78,10 @@ def audit_run(
     as_json: Json = False,
 ) -> None:
     """Run a scenario with canaries among its records, and try to refute its claim."""
+    if folder is not None:
+        from scenarios.simulation.simulate import refuse_taken
+
+        refuse_taken(folder)  # before the plan, which takes a while
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.audit.carrying import carried, check_power
@@ -96,7 +100,13 @@ def audit_run(
         try:
             summary, found = carried(resolved, parameters, plan, where, run_dir, watching, attacking)
         except KeyboardInterrupt:
-            err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
+            err.print(
+                f"interrupted; what was spent stands in {run_dir / 'ledgers'}. An audit is not taken up again: begin it"
+                " anew, in another folder",
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
+            )
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
         answer({"run": str(run_dir), **found}, "", as_json)

@@ -22,17 +22,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from fedmodel.config import Scenario
+from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import check_verification_key
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerTampered
-from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster, read_roster
+from fedmodel.kinds.bases import folder_of_base
+from fedmodel.provision import authority_fingerprint, bases_of, read_authority, read_federation_roster, read_roster
 from fedmodel.provision.kits import ADMINISTRATOR, ROSTER, ROSTER_FILE
 from fedmodel.system.durable import MISSING
+from scenarios.runs.audit_entries import AUDIT_FILE
 from scenarios.runs.event_book import is_booked, signer_of
 from scenarios.runs.ledgers import SiloLedger
 
 _DIGITS = 60  # of a fingerprint
+_SCENARIO: Final = "scenario.toml"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def hold(run_dir: Path, scenario: Scenario, ledgers: Mapping[str, SiloLedger], a
 def verify_command(run_dir: Path) -> str:
     """Return the command that verifies a run's report, with the anchor that lies in the folder of whoever ran it.
 
-    Whoever is handed the folder has to get the anchor another way: this one came with it.
+    Whoever is handed the folder has to get the anchor another way: this one came with it. Of an audit on a base the
+    command names its folder, where this process knows it.
     """
     if is_booked(run_dir):
         return f"fedmodel report verify {shlex.quote(str(run_dir))} --key {signer_of(run_dir).hex()}"
@@ -117,7 +122,16 @@ def verify_command(run_dir: Path) -> str:
     elif (run_dir / "server" / ADMINISTRATOR).is_file():
         authority = (run_dir / "server" / ADMINISTRATOR).read_text(encoding="ascii").strip()
     anchor = f"--authority {authority}" if authority else "--authority FINGERPRINT"
-    return f"fedmodel report verify {shlex.quote(str(run_dir))} {anchor}"
+    return f"fedmodel report verify {shlex.quote(str(run_dir))} {anchor}{_base_option(run_dir)}"
+
+
+def _base_option(run_dir: Path) -> str:
+    """Return the option that names a copy of the base, without which an audit is not evaluated again."""
+    if not (run_dir / AUDIT_FILE).is_file():
+        return ""
+    for sha256 in bases_of(read_scenario(str(run_dir / _SCENARIO))):
+        return f" --base {shlex.quote(str(folder_of_base(sha256) or 'FOLDER'))}"
+    return ""
 
 
 def _roster(run_dir: Path, authority: str) -> tuple[dict[str, bytes], bytes | None]:

@@ -94,14 +94,14 @@ def _causes(found: dict[str, Any]) -> list[str]:
     sizes = sorted(set(found["supposed"].values()))
     least, most = words.number(sizes[0]), words.number(sizes[-1])
     causes.append(
-        f"lots far from the divisor, which supposes {least if least == most else f'{least} to {most}'} records at a"
-        " silo: each compares that with its own"
+        "lots of another size than privacy.expected_batch_size, which each sum is divided by and which supposes"
+        f" {least if least == most else f'{least} to {most}'} records at a silo: each compares that with its own"
     )
     if ratio is None:
         return causes
-    noise = f"since a step's signal is at most {words.number(ratio)} times its noise"
+    noise = f"as what a step learns is at most {words.number(ratio)} times as large as the noise added to it"
     if ratio >= 1:
         return [*causes, f"noise last, {noise}"]
     part = ", or sending more of each update," if "put_back" in found else ""
     helps = f"fewer parameters, larger lots, more silos or a larger epsilon{part} help"
-    return [f"noise over signal, {noise} ({helps})", *causes]
+    return [f"too much noise, {noise} ({helps})", *causes]

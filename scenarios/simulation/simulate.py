@@ -226,15 +226,28 @@ def default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{stamp}-{os.getpid()}"
 
 
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder for a run in which something lies already; nothing is made.
+
+    Raises:
+        ConfigError: When it holds something, is no folder, or cannot be looked into.
+    """
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be looked into: {error.strerror}") from error
+    if taken:
+        raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
+
+
 def new_folder(folder: Path) -> Path:
     """Make an empty folder and return it.
 
     Raises:
         ConfigError: When the folder cannot be made, or holds something already.
     """
+    refuse_taken(folder)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error

@@ -183,13 +183,14 @@ def test_a_useful_model_has_no_line_and_each_cause_is_told_where_it_holds() -> N
     bad = {**FOUND, "loss": 0.69}
     assert useless(bad) == (
         "The model's loss, 0.6900, is no better than 0.6900, that of answering every record with the shares of the"
-        " classes. To look at first: lots far from the divisor, which supposes 20 to 30 records at a silo: each"
-        " compares that with its own; noise last, since a step's signal is at most 3 times its noise."
+        " classes. To look at first: lots of another size than privacy.expected_batch_size, which each sum is divided"
+        " by and which supposes 20 to 30 records at a silo: each compares that with its own; noise last, as what a step"
+        " learns is at most 3 times as large as the noise added to it."
     )
     for changed, words in (
         (
             {"signal_to_noise": 0.4},
-            "To look at first: noise over signal, since a step's signal is at most 0.4000 ",
+            "To look at first: too much noise, as what a step learns is at most 0.4000 times as large as the noise ",
         ),
         ({"reach": 0.3}, "To look at first: a learning rate too small, with which all steps together reach 0.3000"),
         (

@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fedmodel.canaries.observations import read_observations
-from fedmodel.config import read_scenario
+from fedmodel.config import read_scenario, scenario_to_toml
 from fedmodel.kinds import bases
 from scenarios.audit.black_box import final_model, first_model, loss_scores
 from scenarios.audit.evaluate import evaluate
 from scenarios.audit.planning import planned
 from scenarios.cli.main import app
+from scenarios.report.anchors import verify_command
 from scenarios.runs.audit_entries import enter_plan, enter_seen
 from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 from tests.bases import scenario_on
@@ -73,6 +74,22 @@ def test_a_claim_of_adapters_at_several_lengths_is_not_refuted_and_whoever_has_t
     (tmp_path / "base" / "tokenizer.json").write_bytes(b"{}")
     refused = CliRunner().invoke(app, ["report", "verify", "run", "--base", "base"])
     assert "--base base: is the base of SHA-256" in str(refused.exception)
+
+
+def test_the_command_that_verifies_an_audit_names_the_base(tmp_path: Path) -> None:
+    """Without it the audit is not evaluated again, and the command that is printed at the end would end with 6."""
+    run_dir = tmp_path / "run"
+    (run_dir / "server").mkdir(parents=True)
+    scenario = placed(read_scenario(str(scenario_on(tmp_path))))
+    (run_dir / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
+    plain = f"fedmodel report verify {run_dir} --authority FINGERPRINT"
+    assert verify_command(run_dir) == plain  # a run that was not audited
+    (run_dir / "audit.json").write_text("{}", encoding="utf-8")
+    assert verify_command(run_dir) == f"{plain} --base {tmp_path / 'base'}"
+    bases.lie_at({}, tmp_path)
+    assert verify_command(run_dir) == f"{plain} --base FOLDER"
+    (run_dir / "scenario.toml").write_text(scenario_to_toml(read_scenario("quickstart")), encoding="utf-8")
+    assert verify_command(run_dir) == plain
 
 
 @pytest.mark.slow
