@@ -28,10 +28,12 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.kinds.own_code import OF_A_SCRIPT
 from fedmodel.kinds.partitions import PARTITIONS
+from fedmodel.privacy.events import UNITS
 from fedmodel.system.kinds import not_known
 
 _SCRIPT_ALONE = "# It names objects of a script, {}: only a process that has them can run it again.\n"
 _File = TypeVar("_File", bound=BaseModel)
+_NOTHING: Final[Mapping[str, str]] = {}
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
 _DEALT: Final = ["data", "partition"]
 _LONGEST: Final = 200  # characters of a value that is told back
@@ -307,7 +309,8 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             # In a list, the last word is a place in it.
             key = next(word for word in reversed(words) if word in section.model_fields)
             choices = [str(choice) for choice in _choices(section.model_fields[key].annotation)]
-            return f"{where} = {found!r} is not known; {_nearest(str(found), choices, alike=_ALIKE)}"
+            about = UNITS if choices == list(UNITS) else {}
+            return f"{where} = {found!r} is not known; {_nearest(str(found), choices, _ALIKE, about)}"
         case "value_error":
             rule = str(problem["ctx"]["error"])
             return f"{where}: {rule}" if where else rule
@@ -324,13 +327,17 @@ def _choices(annotation: Any) -> list[object]:
     return [choice for choice in inner if isinstance(choice, str | int)]
 
 
-def _nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:
-    """Name the nearest known word, one that is the beginning of a longer word included ("monday"), or all of them."""
+def _nearest(word: str, known: Iterable[str], alike: float = 0.6, about: Mapping[str, str] = _NOTHING) -> str:
+    """Name the nearest known word, one that is the beginning of a longer word included ("monday"), or all of them.
+
+    Where something is known `about` them it is said of all.
+    """
     names = list(known)
     near = get_close_matches(word, names, n=1, cutoff=alike) or [
         name for name in names if len(name) >= _BEGINNING and word.lower().startswith(name)
     ]
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    told = [f"{name} ({about[name]})" if name in about else name for name in names]
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(told)}"
 
 
 def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel]:

@@ -28,6 +28,12 @@ IF_HIDDEN: Final = "if the noise were secret"
 EPSILON_IF_HIDDEN: Final = "epsilon_if_noise_were_secret"
 """That cost in files, where every other run has an epsilon; its own is null."""
 UnitName = Literal["record", "person", "client"]
+UNITS: Final[Mapping[UnitName, str]] = {
+    "record": "hides one record",
+    "person": "hides a person, with max_records records at most",
+    "client": "hides a whole silo, with max_records records at most",
+}
+"""Whose presence a claim of each unit hides, in a few words."""
 Baseline = Literal["no-noise", "no-noise-no-clip"]
 """What a run leaves out that is compared with a private one; it protects nobody."""
 LEFT_OUT: Final[Mapping[Baseline, str]] = {

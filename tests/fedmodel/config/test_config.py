@@ -29,6 +29,11 @@ from fedmodel.errors import ConfigError
 from fedmodel.provision import scenario_hash
 from tests.conftest import TINY
 
+UNITS_TOLD = (
+    "known: record (hides one record), person (hides a person, with max_records records at most), client (hides a whole"
+    " silo, with max_records records at most)"
+)
+
 
 @pytest.mark.parametrize(
     ("setting", "words"),
@@ -55,8 +60,8 @@ from tests.conftest import TINY
         ("privacy.noise_multiplier=0", "privacy.noise_multiplier: found 0, which is no noise"),
         ("privacy.noise_multiplier=inf", "privacy.noise_multiplier = inf is not accepted"),
         ("privacy.sample_rate=1.5", "privacy.sample_rate = 1.5 is not accepted"),
-        ("privacy.unit=patient", "privacy.unit = 'patient' is not known; known: record, person, client"),
-        ("privacy.unit=household", "privacy.unit = 'household' is not known; known: record, person, client"),
+        ("privacy.unit=patient", f"privacy.unit = 'patient' is not known; {UNITS_TOLD}"),
+        ("privacy.unit=household", f"privacy.unit = 'household' is not known; {UNITS_TOLD}"),
         ("privacy.epsilon=3", "exactly one of epsilon and noise_multiplier, found both"),
         ("federation.silos=['a','a']", "silo 'a' is named twice"),
         ("federation.silos=0", "federation.silos: 0 is no number of silos; name them, or say how many"),
