@@ -143,7 +143,7 @@ def show_selftest(found: dict[str, Any]) -> None:
     """Print which check caught which fault, for a person."""
     table = Table(title="Faults planted in the real pipeline", title_justify="left")
     for heading in ("fault", "caught by", "figure"):
-        table.add_column(heading, justify="right" if heading == "figure" else "left")
+        table.add_column(heading, justify="right" if heading == "figure" else "left", overflow="fold")
     for row in found["faults"]:
         caught = row["check"] if row["caught"] else Text(f"NOT by {row['check']}", "bold red")
         table.add_row(row["fault"], caught, "-" if row["figure"] is None else f"{row['figure']:.4g}")
@@ -173,7 +173,8 @@ def show_audit(found: dict[str, Any]) -> None:
     """Print what an audit found, for a person."""
     table = Table(title="Lower bounds on epsilon, each with its own confidence", title_justify="left")
     for heading in ("estimator", "epsilon at least", "confidence", "assumption"):
-        table.add_column(heading, justify="right" if heading in ("epsilon at least", "confidence") else "left")
+        is_figure = heading in ("epsilon at least", "confidence")
+        table.add_column(heading, justify="right" if is_figure else "left", overflow="fold")
     for name, bound in found["lower_bounds"].items():
         table.add_row(_NAMES[name], down(bound["epsilon"]), f"{bound['confidence']:.0%}", bound["assumption"])
     out.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -123,17 +123,22 @@ def report_verify(
         answer({**told, "checked": items}, "", as_json)
         raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
     out.print(_standing(checked), style="bold", soft_wrap=True, highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(overflow="fold")  # a key is longer than a narrow terminal leaves room for, and is told whole
-    for item, found in checked.items:
-        table.add_row(Text(item, "bold"), inert(found))
-    out.print(table, highlight=False)
+    out.print(_found(checked.items), highlight=False)
     line = f"{inert(str(run))}: every figure of its report follows from the folder"
     line += "".join(f". {gap[0].upper()}{gap[1:]}" for gap in _signed_alone(checked))
     line += "".join(f". {told}" for told in _signer(checked))
     out.print(line, soft_wrap=True, highlight=False, markup=False)
     raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
+
+
+def _found(items: Iterable[tuple[str, str]]) -> Table:
+    """Return what was found of each item: a key, or a silo's name, is folded where it has no room, and never cut."""
+    table = Table.grid(padding=(0, 2))
+    for _ in ("item", "found"):
+        table.add_column(overflow="fold")
+    for item, found in items:
+        table.add_row(Text(item, "bold"), inert(found))
+    return table
 
 
 def _signer(checked: Checked) -> list[str]:

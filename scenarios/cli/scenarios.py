@@ -47,6 +47,8 @@ def scenarios_show(
 def show(console: Console) -> None:
     """Print the name and the summary of each."""
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)  # a name is typed as it stands
+    table.add_column(overflow="fold")
     for name, summary in _summaries().items():
         table.add_row(Text(name, "bold"), summary)
     console.print(table)

@@ -119,7 +119,7 @@ def _show_status(found: dict[str, Any]) -> None:
     out.print(Text.assemble((found["federation"], "bold"), about), highlight=False)
     silos = Table(title="Silos", title_justify="left")
     for heading in ("silo", "state", "last seen (UTC)", "ledger entries"):
-        silos.add_column(heading, justify="right" if heading == "ledger entries" else "left")
+        silos.add_column(heading, justify="right" if heading == "ledger entries" else "left", overflow="fold")
     for silo in found["silos"]:
         seen = (silo["last_seen"] or "-")[:19].replace("T", " ")
         entries = silo["ledger_entries"]

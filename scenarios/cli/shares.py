@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedmodel.config import Scenario
     from scenarios.simulation.shares import Shares
 
-_WIDTH, _NAME, _MOST_SILOS = 80, 24, 100
+_WIDTH, _LEAST_BAR, _MOST_SILOS = 80, 20, 100
 _SIGNS: Final = digits + ascii_lowercase
 _OTHER: Final = "+"
 _STYLES: Final = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -62,11 +62,11 @@ def lines(found: Shares) -> list[Text]:
         ),
         Text(f"{counted(held_out, 'record')} {one_or_more(held_out, 'is', 'are')} held out by the server"),
     ]
-    name = min(_NAME, max(map(len, found.silos)))
+    name = max(map(len, found.silos))  # whole: 40 letters at most, and half of the line is left for bars
     number, longest = len(f"{size_S.max():,}"), max(1, int(size_S.max()))
     for silo, size, count_L in list(zip(found.silos, size_S, found.count_SL, strict=True))[:_MOST_SILOS]:
-        bar = _bar(count_L, longest, _WIDTH - name - number - 2)
-        told.append(Text(f"{silo[:name]:<{name}} {size:>{number},} ") + bar)
+        bar = _bar(count_L, longest, max(_LEAST_BAR, _WIDTH - name - number - 2))
+        told.append(Text(f"{silo:<{name}} {size:>{number},} ") + bar)
     if len(rest_S := size_S[_MOST_SILOS:]):
         told.append(Text(f"and {counted(len(rest_S), 'more silo')}, {_spread(rest_S)}"))
     return [*told, *_key(found.labels)]

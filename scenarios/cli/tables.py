@@ -96,7 +96,8 @@ def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
     )
     table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
     for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
-        table.add_column(heading, justify="left" if heading == "silo" else "right")
+        # A silo is known by its name: it is folded, and never cut.
+        table.add_column(heading, justify="left" if heading == "silo" else "right", overflow="fold")
     for silo, row in told:
         if row is None:
             table.add_row(silo, *6 * ["..."])
