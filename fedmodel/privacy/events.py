@@ -28,7 +28,7 @@ IF_HIDDEN: Final = "if the noise were secret"
 EPSILON_IF_HIDDEN: Final = "epsilon_if_noise_were_secret"
 """That cost in files, where every other run has an epsilon; its own is null."""
 UnitName = Literal["record", "person", "client"]
-UNITS: Final[Mapping[UnitName, str]] = {
+UNITS: Final[Mapping[str, str]] = {
     "record": "hides one record",
     "person": "hides a person, with max_records records at most",
     "client": "hides a whole silo, with max_records records at most",
