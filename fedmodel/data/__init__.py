@@ -16,7 +16,7 @@ from fedmodel.data.access import (
     may_deal_more,
     silo_records,
     table_source,
-    unread_folders,
+    unread,
 )
 from fedmodel.data.cache import Cache
 from fedmodel.data.handed_out import Handed, add_handed_out, check_holds_out, read_handed_out
@@ -53,5 +53,5 @@ __all__ = [
     "table_lookalikes",
     "table_records",
     "table_source",
-    "unread_folders",
+    "unread",
 ]

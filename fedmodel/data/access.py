@@ -24,7 +24,7 @@ from pathlib import Path
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.files import check_files, files_records
-from fedmodel.data.folders import folder_dealt, silos_there, unread_beside
+from fedmodel.data.folders import folder_dealt, silos_there, unread_beside, unread_tables
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
 from fedmodel.data.own import gives_one, own_dealt
@@ -86,16 +86,18 @@ def may_deal_more(scenario: Scenario, records: int) -> bool:
     return not isinstance(data, OwnConfig) or gives_one(scenario)
 
 
-def unread_folders(scenario: Scenario) -> str | None:
-    """Return which folders beside the silos' a simulation of files does not read, in one line; None where none is so.
+def unread(scenario: Scenario) -> str | None:
+    """Return which folders or tables beside the silos' a simulation does not read, in one line; None where none is so.
 
     Raises:
-        DataError: When the folder cannot be looked into.
+        DataError: When the folder that they lie in cannot be looked into.
     """
-    data = scenario.data
-    if not isinstance(data, Files) or data.folder is None:
-        return None
-    return unread_beside(data, Path(data.folder), scenario.federation.silos)
+    data, silos = scenario.data, scenario.federation.silos
+    if isinstance(data, Files) and data.folder is not None:
+        return unread_beside(data, Path(data.folder), silos)
+    if isinstance(data, TableConfig) and data.folder is not None:
+        return unread_tables(Path(data.folder), silos)
+    return None
 
 
 def deployed_records(

@@ -33,6 +33,7 @@ from fedmodel.kinds.texts import Texts
 from fedmodel.privacy.events import UnitName
 
 _OF_DEBIAN: Final = Path("/usr/share/datasets")
+_TABLES: Final = (".csv", ".parquet")
 _State = tuple[tuple[str, int, int], ...]
 
 
@@ -137,12 +138,28 @@ def unread_beside(config: Files, folder: Path, silos: tuple[str, ...]) -> str | 
     tokenizer = config.tokenizer if isinstance(config, Texts) else None
     known = {*silos, HELD_OUT, *(Path(tokenizer.file).parts[:1] if tokenizer is not None else ())}
     found = guarded(folder, lambda: sorted(path.name for path in folder.iterdir() if path.is_dir()))
-    unread = [name for name in found if name not in known and not name.startswith((".", "__"))]
-    if not unread:
+    unread = [f"{name}/" for name in found if name not in known and not name.startswith((".", "__"))]
+    return _unread(folder, "folders", unread)
+
+
+def unread_tables(folder: Path, silos: tuple[str, ...]) -> str | None:
+    """Return that tables beside the silos' are not read, as `unread_beside` does of folders; None where none is so.
+
+    Raises:
+        DataError: When the folder cannot be looked into.
+    """
+    found = guarded(folder, lambda: sorted(path for path in folder.iterdir() if path.suffix in _TABLES))
+    known = {*silos, HELD_OUT}
+    unread = [path.name for path in found if path.stem not in known and not path.name.startswith((".", "__"))]
+    return _unread(folder, "tables", unread)
+
+
+def _unread(folder: Path, what: str, names: list[str]) -> str | None:
+    if not names:
         return None
     return (
-        f"{folder}: beside the silos' folders lies what federation.silos does not name, and nothing of it is read:"
-        f" {first_few([f'{name}/' for name in unread])}; name it there if it is to train"
+        f"{folder}: beside the silos' {what} lies what federation.silos does not name, and nothing of it is read:"
+        f" {first_few(names)}; name it there if it is to train"
     )
 
 

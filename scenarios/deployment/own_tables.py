@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, TableSource, read_server_file, read_silo_file, to_toml
-from fedmodel.data.access import simulated_source
+from fedmodel.data.access import simulated_source, unread
 from fedmodel.data.folders import unread_beside
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
@@ -61,7 +61,10 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
     # Its owner says whose each record is, as each silo would of its own.
     found = {name: simulated_source(data, party).model_copy(update={"person": data.person})
              for name, party in parties.items()}  # fmt: skip
-    return scenario.model_copy(update={"data": data}), found
+    rehearsed = scenario.model_copy(update={"data": data})
+    if (beside := unread(rehearsed)) is not None:
+        _log.warning("%s", beside)
+    return rehearsed, found
 
 
 def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Scenario, dict[str, TableSource]]:
@@ -80,8 +83,8 @@ def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Sc
                 f"{place}: has no folder {party}/; where silos are deployed each has its files in a folder of its own,"
                 f" and the server in {HELD_OUT}/"
             )
-    if (unread := unread_beside(data, place, scenario.federation.silos)) is not None:
-        _log.warning("%s", unread)
+    if (beside := unread_beside(data, place, scenario.federation.silos)) is not None:
+        _log.warning("%s", beside)
     asked = getattr(data, "person", None)
     whose = {} if asked is None else {"person": asked}
     tokenizer = data.tokenizer if isinstance(data, Texts) else None

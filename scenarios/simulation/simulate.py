@@ -76,7 +76,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
         PrivacyError: When the model or its loss cannot be private, or cannot be trained on records of such a shape.
     """
-    from fedmodel.data import check_read_by_silos, held_out_records, silo_records, unread_folders
+    from fedmodel.data import check_read_by_silos, held_out_records, silo_records, unread
     from fedmodel.learning.checked_figures import check_figures
     from fedmodel.learning.devices import use_device
     from fedmodel.learning.gradients import kind
@@ -127,8 +127,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     is_elsewhere = deployed and scenario.data.is_own
     if not is_elsewhere:
         held_out_records(scenario)
-        if (unread := unread_folders(scenario)) is not None:
-            _log.warning("%s", unread)
+        if (beside := unread(scenario)) is not None:
+            _log.warning("%s", beside)
     check_start(scenario, deployed=deployed)
     check_first_step(scenario)
     sized = list[tuple[SiloPlan, int]]()

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fedmodel.config import Scenario, TableSource
-from fedmodel.data import check_deployed, files, held_out_records, saved, silo_records, unread_folders
+from fedmodel.data import check_deployed, files, held_out_records, saved, silo_records, unread
 from fedmodel.data.files import files_records
 from fedmodel.data.pictures import as_png
 from fedmodel.data.scattering import scattered
@@ -510,16 +510,16 @@ def test_folders_that_no_silo_is_called_by_are_said_once_and_stray_files_are_not
 def test_folders_beside_one_that_is_dealt_out_are_no_silos(tiny: Scenario, tmp_path: Path) -> None:
     for party in ("train", "held-out", "other"):
         images(tmp_path / "scans" / party, 60)
-    assert unread_folders(scenario_of(tiny, "images", tmp_path / "scans", size=[6, 4])) is None
+    assert unread(scenario_of(tiny, "images", tmp_path / "scans", size=[6, 4])) is None
 
 
 def test_a_tokenizers_folder_is_none_of_a_silos(tiny: Scenario, tmp_path: Path) -> None:
     for party in (*SILOS, "held-out", "words"):
         (tmp_path / party).mkdir()
     said = {"sha256": "0" * 64, "vocabulary": 30, "file": "words/tokenizer.json"}
-    assert unread_folders(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said)) is None
+    assert unread(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said)) is None
     said["file"] = "tokenizer.json"
-    found = unread_folders(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said))
+    found = unread(scenario_of(tiny, "json-lines", tmp_path, length=8, tokenizer=said))
     assert "nothing of it is read: words/; " in str(found)
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from fedmodel.config import Scenario, read_scenario, read_server_file, read_silo_file, silo_file_to_toml, to_toml
 from fedmodel.config.federation import ServerFile
-from fedmodel.data import deployed_records, held_out_records, held_out_table, silo_records, table_source
+from fedmodel.data import deployed_records, held_out_records, held_out_table, silo_records, table_source, unread
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.provision import law_of
 from scenarios.deployment.own_tables import lay_tables, own_tables
+from scenarios.simulation.simulate import check_scenario
 
 TABLE = """
 [data]
@@ -67,6 +68,30 @@ def test_each_party_reads_by_its_own_file_what_a_simulation_reads(scenario: Scen
     law = read_server_file(kits / "server" / "server.toml")
     source = table_source(scenario.data, law.tables, kits / "server", "server.toml")
     assert np.array_equal(held_out_table(scenario.data, source).x_NF, held_out_records(with_tables).x_NF)
+
+
+def test_tables_that_no_silo_is_called_by_are_said_once_and_other_files_are_not(
+    scenario: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hospital that the scenario forgot would go missing unnoticed."""
+    folder = tmp_path / "own"
+    for stray in (".north.csv", "README", "columns.txt"):
+        (folder / stray).write_text("")
+    with_tables, _ = own_tables(scenario, folder)
+    assert caplog.messages == []
+    for name in ("east.csv", "North.parquet"):
+        (folder / name).write_text("")
+    own_tables(scenario, folder)
+    told = (
+        f"{folder}: beside the silos' tables lies what federation.silos does not name, and nothing of it is read:"
+        " North.parquet, east.csv; name it there if it is to train"
+    )
+    assert caplog.messages == [told]
+    assert unread(with_tables) == told
+    assert unread(scenario) is None  # which names no folder
+    caplog.clear()
+    check_scenario(with_tables)
+    assert told in caplog.messages
 
 
 def test_the_scenarios_own_folder_is_taken_where_none_is_given(
