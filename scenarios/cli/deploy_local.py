@@ -90,18 +90,24 @@ def audit_of(scenario: str, settings: list[str] | None, tables: Path | None) -> 
     return shlex.join(["fedmodel", "audit", "run", scenario, *(word for one in more for word in ("--set", one))])
 
 
+def opening_of(run_dir: Path) -> str:
+    """Return the command by which the age tool opens a rehearsal's model, for a shell, whatever the folder is called.
+
+    >>> opening_of(Path("first run")).partition(" | ")[0]
+    "age -d -i 'first run/kits/keys/server.key' 'first run/kits/server/identity.age'"
+    """
+    kits = run_dir / "kits"
+    identity = shlex.join(["age", "-d", "-i", str(kits / "keys" / "server.key"), str(kits / "server" / "identity.age")])
+    model = shlex.join(["age", "-d", "-i", "-", str(run_dir / "model.safetensors.age")])
+    return f"{identity} | {model} > model.safetensors"
+
+
 def _tell(run_dir: Path, *, report: bool, as_json: bool) -> None:
     """Say how the model is opened, and write the report where it is asked for; the server's key lies in the folder."""
     kit, key = run_dir / "kits" / "server", run_dir / "kits" / "keys" / "server.key"
     if not as_json:
         err.print("The model is sealed to the server; the ordinary age tool opens it:", highlight=False)
-        err.print(
-            f"  age -d -i {key} {kit / 'identity.age'} | age -d -i - {run_dir / 'model.safetensors.age'} >"
-            " model.safetensors",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+        err.print(f"  {opening_of(run_dir)}", soft_wrap=True, highlight=False, markup=False)
     if report:
         from fedmodel.crypto.sealed import opener_from_key_file
         from fedmodel.provision import unlock

@@ -24,6 +24,7 @@ from safetensors.numpy import load, load_file
 
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from fedmodel.provision import read_server_law, unlock
+from scenarios.cli.deploy_local import opening_of
 from tests import packaged, tools
 from tests.conftest import TINY
 from tests.fedmodel.data.test_tokenizer import laid
@@ -265,7 +266,10 @@ def test_the_ordinary_tool_opens_the_model(
         f"age -d -i {folder}/kits/keys/server.key {folder}/kits/server/identity.age |"
         f" age -d -i - {folder}/model.safetensors.age > model.safetensors"
     )
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert opening_of(folder) == command
+    named = tmp_path / "a ward's run (ü) $HOME"  # a link: the folder may be called anything
+    named.symlink_to(folder)
+    subprocess.run(["sh", "-c", opening_of(named)], cwd=tmp_path, check=True)
     assert (tmp_path / "model.safetensors").read_bytes() == opened(folder)
 
 
