@@ -184,9 +184,11 @@ def read_report(run_dir: Path) -> signing.Signed:
     """Read a run's `report.json`, whose signature is not checked.
 
     Raises:
-        ConfigError: When there is none.
+        ConfigError: When there is none, or a file is named in place of its folder.
         LedgerTampered: When it is no report.
     """
+    if run_dir.is_file():
+        raise ConfigError(f"{run_dir}: is a file, and a report is read as a whole folder; name that: {run_dir.parent}")
     path = run_dir / signing.NAME
     try:
         return signing.open_report(path.read_bytes())

@@ -138,6 +138,14 @@ def test_a_mistake_is_one_line(run: Run, arguments: tuple[str, ...], words: str)
     assert len(run.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_a_file_in_place_of_its_folder_is_answered_by_the_folder(run: Run, name: str) -> None:
+    (run.folder / "r" / name).touch()
+    for words in (("verify", f"r/{name}"), ("diff", f"r/{name}", "r")):
+        assert run("report", *words) == 2
+        assert run.err == f"error: r/{name}: is a file, and a report is read as a whole folder; name that: r\n"
+
+
 def test_a_folder_that_is_no_run_any_more_is_refused(run: Run) -> None:
     assert run("report", "build", "r") == 0
     (run.folder / "r" / "metrics.jsonl").unlink()

@@ -380,7 +380,9 @@ def test_exposure_of_canaries_is_told_with_what_chance_has_where_it_was_measured
 def test_a_run_without_audit_says_so_and_how_to_audit() -> None:
     html = render(reports.report())
     assert "This run was not audited." in html
-    assert "fedmodel audit run hospitals" in html
+    # by the file, and no name: that of a scenario which is not on board leads nowhere
+    assert "<code>fedmodel audit run scenario.toml</code>, the file beside this page. Where the parties" in html
+    assert "<code>--set data.folder=FOLDER</code>, a folder that holds those of each." in html
     assert "Not audited" in html
     assert not [name for name in OF_AUDIT if name in html]
 
