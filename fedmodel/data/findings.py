@@ -28,6 +28,7 @@ from fedmodel.data.headers import headers
 from fedmodel.data.lines import rows_in_the_way
 from fedmodel.data.persons import EXACT, NARROW, normal_id, normal_ids
 from fedmodel.data.reader import ColumnReader
+from fedmodel.data.records import Records
 from fedmodel.data.seen import kind_seen
 from fedmodel.data.settling import looks_like, settled_by
 from fedmodel.data.sources import THE_QUERY, check_left_out, check_names, chosen, database_of, files_of
@@ -107,12 +108,14 @@ class Findings:
         found: What a person should know, in the order of files and columns.
         rows: How many rows there are.
         person_N: Whose each record is that a run has, as numbers alike where persons are.
+        absent: Classes that are declared, and that no record has which a run has; none where it has no record.
     """
 
     lines: tuple[Line, ...]
     found: tuple[Finding, ...]
     rows: int
     person_N: NDArray[np.int64]
+    absent: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -159,14 +162,23 @@ def inspect(config: TableConfig, source: TableSource) -> Findings:
             keep_N &= kept_N
         rows += len(table)
         ids += _kept_ids(table, person, keep_N, rows)
+    absent: tuple[str, ...] = ()
     if not any(one.refuses for one in found):
         try:
-            table_records(config, source)
+            absent = _absent(config, table_records(config, source))
         except DataError as error:
             found.append(Finding(str(error), settled_by(str(error), config.data_set)))
     numbers: dict[str, int] = {}
     person_N = np.array([numbers.setdefault(one, len(numbers)) for one in ids], dtype=np.int64)
-    return Findings(tuple(lines), tuple(found), rows, person_N)
+    return Findings(tuple(lines), tuple(found), rows, person_N, absent)
+
+
+def _absent(config: TableConfig, records: Records) -> tuple[str, ...]:
+    """Return the classes that no record has; none of what is no classification, and of no record."""
+    if config.time is not None or not isinstance(config.label, str) or not len(records):
+        return ()
+    there = set(np.unique(records.y_N).tolist())
+    return tuple(name for label, name in enumerate(config.labels) if label not in there)
 
 
 def _parts(source: TableSource, found: list[Finding]) -> Iterator[tuple[str, TableSource]]:

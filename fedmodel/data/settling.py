@@ -22,7 +22,11 @@ _KEYS: Final = (
     ("decimal = ", "decimal{law} (--fix writes it)"),
     ("mean yes and no", 'yes and no{law} (--fix writes usual ones), or type = "category"; of a label, labels'),
     ("none of the declared categories", 'mend it, or categories, or unknown = "drop" or "other"'),
-    ("none of the declared labels", 'mend the spelling, or data.labels, or data.unknown_label = "drop"'),
+    (
+        "none of the declared labels",
+        'mend the spelling, or data.labels, or data.unknown_label = "drop"; if the source has codes of its own, translate'
+        " all of them, since one of them may mean another class here",
+    ),
     ("outside its declared limits", "mend the record, or limits of the column in the scenario"),
     ("whose a record is, is missing", "leave such records out of the source"),
     ('declare form = "digits"', 'person with form = "digits"{law}, or write the ids whole'),

@@ -23,6 +23,7 @@ from fedmodel.data.findings import Finding, Findings, inspect
 from fedmodel.data.findings_of_files import inspect_files
 from fedmodel.data.fixing import proposed
 from fedmodel.data.lookalikes import table_lookalikes
+from fedmodel.data.seen import DATES
 from fedmodel.data.sources import is_parquet
 from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, FedmodelError
@@ -190,7 +191,16 @@ def check(table: Table, *, fix: bool = False) -> Checked:
     findings = inspect(table.config, source)
     used = _used(table.plan, findings.person_N)
     # Of a table that is not read nobody knows how many records it has.
-    notes = [] if findings.refused else [*_sizes(table.plan, used), *_alike(table.config, source)]
+    notes = (
+        []
+        if findings.refused
+        else [
+            *_sizes(table.plan, used),
+            *_classes(table.config, findings),
+            *_dates(findings),
+            *_alike(table.config, source),
+        ]
+    )
     return Checked(table, findings, tuple(notes), used, keys)
 
 
@@ -263,6 +273,29 @@ def _sizes(plan: SiloPlan | None, records: int) -> list[Finding]:
         Finding(text.partition("; ")[0], text.partition("; ")[2], refuses=refuses)
         for text, refuses in said
         if text is not None
+    ]
+
+
+def _classes(config: TableConfig, findings: Findings) -> list[Finding]:
+    """Return that some classes have no record, which a table with codes of its own looks like."""
+    if not findings.absent:
+        return []
+    what = f"no record that a run has is of these classes: {', '.join(findings.absent)}"
+    settled = (
+        "nothing, where that is so; if the source has codes of its own, such as 1 and 2 for 0 and 1, translate all of"
+        " them: a code that is declared is read as the declared class"
+    )
+    return [Finding(what, settled, refuses=False, column=str(config.label))]
+
+
+def _dates(findings: Findings) -> list[Finding]:
+    """Return that ids of persons look like dates, so that another column may be the one that says whose a record is."""
+    what = "the ids look like dates, so that all records of one day would be one person's"
+    settled = "person in the scenario and in silo.toml: the column that says whose a record is"
+    return [
+        Finding(what, settled, refuses=False, where=line.where, column=line.column)
+        for line in findings.lines
+        if (line.declared, line.seen) == ("id", DATES)
     ]
 
 

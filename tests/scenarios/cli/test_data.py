@@ -147,6 +147,56 @@ def test_persons_whose_ids_look_alike_are_told_of_by_place(run: Run, tmp_path: P
     ]
 
 
+def test_a_table_with_codes_of_its_own_is_told_that_a_class_has_no_record(run: Run, tmp_path: Path) -> None:
+    """1 and 2 in place of 0 and 1, the 2 left out: whoever was a 0 elsewhere is a 1 here."""
+    coded = (tmp_path / "s.toml").read_text().replace('labels = ["benign", "malignant"]', 'labels = ["0", "1"]')
+    (tmp_path / "coded.toml").write_text(coded)
+    (tmp_path / "drop.toml").write_text(
+        coded.replace('labels = ["0", "1"]', 'labels = ["0", "1"]\nunknown_label = "drop"')
+    )
+    made = rows(60, seed=1)
+    codes = {"benign": "1", "malignant": "2"}
+    write_table(tmp_path / "ward.csv", [[*row[:-1], codes[row[-1]]] for row in made])
+    assert run("data", "check", "coded.toml", "--table", "north=ward.csv") == 2
+    assert (
+        'settled by: mend the spelling, or data.labels, or data.unknown_label = "drop"; if the source has codes of its'
+        " own, translate all of them, since one of them may mean another class here\n"
+    ) in run.out
+    assert run("data", "check", "drop.toml", "--table", "north=ward.csv") == 0
+    assert (
+        "  to know: column 'outcome': no record that a run has is of these classes: 0\n"
+        "    settled by: nothing, where that is so; if the source has codes of its own, such as 1 and 2 for 0 and 1,"
+        " translate all of them: a code that is declared is read as the declared class\n"
+    ) in run.out
+    write_table(tmp_path / "ward.csv", [[*row[:-1], str(int(codes[row[-1]]) - 1)] for row in made])
+    assert run("data", "check", "drop.toml", "--table", "north=ward.csv") == 0
+    assert "of these classes" not in run.out
+    write_table(tmp_path / "ward.csv", [])
+    assert run("data", "check", "drop.toml", "--table", "north=ward.csv") == 0
+    assert "of these classes" not in run.out  # of a table without a record that is no news
+
+
+def test_dates_in_place_of_ids_are_told_of(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(
+        (tmp_path / "s.toml").read_text()
+        .replace('unit = "record"', 'unit = "person"\nmax_records = 1')
+        .replace('label = "outcome"', 'label = "outcome"\nperson = "seen"')
+    )  # fmt: skip
+    made = rows(60, seed=3)
+    write_table(
+        tmp_path / "ward.csv", [[f"{1 + n % 28:02}.03.2025", *row] for n, row in enumerate(made)], ["seen", *HEADER]
+    )
+    assert run("data", "check", "p.toml", "--table", "north=ward.csv") == 0
+    assert (
+        f"  to know: {tmp_path / 'ward.csv'}: column 'seen': the ids look like dates, so that all records of one day"
+        " would be one person's\n"
+        "    settled by: person in the scenario and in silo.toml: the column that says whose a record is\n"
+    ) in run.out
+    write_table(tmp_path / "ward.csv", [[f"P{n}", *row] for n, row in enumerate(made)], ["seen", *HEADER])
+    assert run("data", "check", "p.toml", "--table", "north=ward.csv") == 0
+    assert "look like dates" not in run.out
+
+
 @pytest.fixture
 def started(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A kit that names a scenario, of which it has a copy, and the command, which starts nothing."""
