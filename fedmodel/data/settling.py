@@ -24,8 +24,8 @@ _KEYS: Final = (
     ("none of the declared categories", 'mend it, or categories, or unknown = "drop" or "other"'),
     (
         "none of the declared labels",
-        'mend the spelling, or data.labels, or data.unknown_label = "drop"; if the source has codes of its own, translate'
-        " all of them, since one of them may mean another class here",
+        'mend the spelling, or data.labels, or data.unknown_label = "drop"; if the source has codes of its own,'
+        " translate all of them, since one of them may mean another class here",
     ),
     ("outside its declared limits", "mend the record, or limits of the column in the scenario"),
     ("whose a record is, is missing", "leave such records out of the source"),
