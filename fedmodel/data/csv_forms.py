@@ -89,6 +89,11 @@ def why_no_csv(path: Path, columns: tuple[str, ...], form: CsvForm) -> str:
             'does not begin with its header: a line of Excel\'s such as "sep=;", a title or a comment stands before it,'
             " or it has none; let the names of its columns be the first line"
         )
+    try:
+        # Of a file whose lines differ in how often the declared separator stands in them, as a decimal comma may.
+        check_header(first.removeprefix("\ufeff").split(form.separator), columns, form)
+    except DataError as error:
+        return str(error)
     return (
         f"is not CSV in {form.encoding.upper()}, with a header and as many fields in every line, separated by"
         f" {_SEPARATORS[form.separator]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -85,9 +86,28 @@ def predict(
         err.print(
             f"and {counted(len(scores.refused) - _MOST_NAMED, 'more row')}, each named in the scores", style="yellow"
         )
+    for line in hints(scores.refused.values(), words=bool(form.yes), comma=form.decimal == ","):
+        err.print(line, style="yellow", highlight=False, soft_wrap=True)
     err.print(NOT_PROTECTED, highlight=False)
     if scores.refused:
         raise typer.Exit(REFUSED)
+
+
+def hints(rules: Iterable[str], *, words: bool, comma: bool) -> list[str]:
+    """Return which options may let refused rows be read, a line each; none of those that are said already.
+
+    Args:
+        rules: That rows break.
+        words: Whether words for true and false are said.
+        comma: Whether a decimal comma is.
+    """
+    broken = set(rules)
+    found = []
+    if not words and any("neither true nor false" in rule for rule in broken):
+        found.append("Words of the file that mean true and false are said by --yes WORD and --no WORD.")
+    if not comma and any("written with a decimal comma" in rule for rule in broken):
+        found.append("A decimal comma is said by --decimal ,")
+    return found
 
 
 VERBS: Final = (Verb(12, "predict", predict),)

@@ -145,6 +145,30 @@ def test_a_csv_of_another_country_is_read(run: Run, tabled: Path, tmp_path: Path
     assert run.err.startswith("error: --separator: ")
 
 
+def test_how_a_file_is_written_is_asked_for_where_rows_are_refused_for_it(
+    run: Run, tabled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("age;visits;smoker;stage\n50,5;5;Ja;II\n51;5;nein;II\n")
+    words = "Words of the file that mean true and false are said by --yes WORD and --no WORD.\n"
+    comma = "A decimal comma is said by --decimal ,\n"
+    how: tuple[str, ...] = ("predict", str(tabled), "new.csv")
+    assert run(*how) == 2
+    assert run.err == (
+        'error: new.csv: its header has no comma but semicolons; if they separate its fields, declare separator = ";"\n'
+    )  # though a line that has a comma is of another length, for which alone it was refused
+    how = (*how, "--separator", ";")
+    assert run(*how) == 2
+    assert words + comma in run.err
+    assert run(*how, "--decimal", ",") == 2
+    assert words in run.err
+    assert comma not in run.err
+    assert run(*how, "--yes", "ja", "--no", "nein") == 2
+    assert comma in run.err
+    assert words not in run.err
+    assert run(*how, "--decimal", ",", "--yes", "ja", "--no", "nein") == 0
+    assert "are said by" not in run.err + run.out
+
+
 def test_the_description_follows_from_the_scenario_and_names_no_place_of_a_file(tabled: Path) -> None:
     scenario = read_scenario(str(tabled / "scenario.toml"))
     told = (tabled / DESCRIPTION).read_bytes()
