@@ -288,8 +288,10 @@ def simulated_source(config: TableConfig, party: str) -> TableSource:
     folder = Path(config.folder)
     found = [path for kind in ("csv", "parquet") if (path := folder / f"{party}.{kind}").is_file()]
     if len(found) != 1:
+        no_folder = "; nor is that folder: a relative one begins where the command is run" * (not folder.is_dir())
         raise DataError(
             f"{folder}: {'both' if found else 'neither'} of {party}.csv and {party}.parquet there; exactly one is read"
+            + no_folder
         )
     kind = found[0].suffix[1:]
     form = config.csv[party].model_dump() if party in config.csv else {}

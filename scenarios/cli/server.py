@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.table import Table
@@ -19,6 +19,7 @@ from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
 from scenarios.cli.verbs import Verb
 
+_OTHERS: Final = 40  # columns of a terminal, for what stands beside a run's name
 server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 
 
@@ -128,7 +129,10 @@ def _show_status(found: dict[str, Any]) -> None:
     if found["runs"]:
         table = Table(title="Runs", title_justify="left")
         for heading in ("run", "state", "rounds", "figure"):
-            table.add_column(heading, justify="right" if heading in ("rounds", "figure") else "left", overflow="fold")
+            side: Literal["left", "right"] = "right" if heading in ("rounds", "figure") else "left"
+            # `server report` takes a run by its name: that is in one line, to be copied, where there is room.
+            whole = heading == "run" and max(len(run["run"]) for run in found["runs"]) + _OTHERS <= out.width
+            table.add_column(heading, justify=side, overflow="fold", no_wrap=whole)
         for run in found["runs"]:
             table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", _figure(run))
         out.print(table)

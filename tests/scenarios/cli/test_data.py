@@ -77,6 +77,7 @@ def test_values_are_told_by_row_and_act_on_no_terminal(run: Run, tmp_path: Path)
     assert "column 'age': a value is outside its declared limits [0.0, 120.0]; rows: 1 (5); found: '200'" in run.out
     assert "column 'outcome': a value is none of the declared labels: benign, malignant" in run.out
     assert "rows: 1 (8)" in run.out
+    assert run.err.endswith("; 1 more finding refuses it, as is said above\n")
     assert "\x1b" not in run.out + run.err
     assert not any(word in run.err for word in ("200", "2J", "[2J"))
     # Values are nothing that a server hears of.
@@ -114,7 +115,11 @@ def test_a_table_is_named_or_those_of_a_simulation_are_read(run: Run, tmp_path: 
         (("--table", "west"), "expected NAME=PATH"),
         (("--table", "west=x", "--silo", "kit"), "give one of --silo and --table"),
         (("--silo", "nowhere"), "a silo acts by its own law"),
-        (("--set", "data.folder=none"), "neither of north.csv and north.parquet there"),
+        (
+            ("--set", "data.folder=none"),
+            "none: neither of north.csv and north.parquet there; exactly one is read; nor is that folder: a relative"
+            " one begins where the command is run\n",
+        ),
     ):
         assert run("data", "check", "s.toml", *words) == 2 or rule.startswith("neither")
         assert rule in run.err
