@@ -95,6 +95,14 @@ class Budgets:
         """Return the divergence of all reservations of a scope, in millionths, whatever its cap."""
         return sum(run.reserved for run in self.of(scope))
 
+    def taken_whole(self, scope: str) -> bool:
+        """Return whether one plan takes the whole budget under the cap that holds now, so that no other is admitted.
+
+        Once a person raised the cap over that plan's divergence, the filter admits what fits beside it.
+        """
+        took = any(run.admitted == "plan" and run.matters for run in self.of(scope))
+        return took and self.held(scope) >= self.scopes[scope].cap
+
     def of(self, scope: str) -> list[Run]:
         """Return the runs of a scope, oldest first."""
         return [run for run in self.runs.values() if run.scope == scope]

@@ -233,7 +233,7 @@ def scope(gathered: Gathered, *, named: bool = True) -> document.Scope:
 
 
 def _budget(ledger: SiloLedger, found: Scope, *, named: bool) -> document.SiloBudget:
-    standing, runs = ledger.standing, ledger.standing.of(found.name)
+    standing = ledger.standing
     events = standing.events(found.name)
     return document.SiloBudget(
         silo=ledger.silo,
@@ -248,7 +248,7 @@ def _budget(ledger: SiloLedger, found: Scope, *, named: bool) -> document.SiloBu
         bound=_of_all_runs(ledger, found.name),
         spent=_bound(events, found.delta),
         order=found.order,
-        taken_whole=any(run.admitted == "plan" and run.matters for run in runs),
+        taken_whole=standing.taken_whole(found.name),
         runs=tuple(
             _ledger_run(ledger, number, run, found, named=named)
             for number, run in standing.runs.items()

@@ -437,7 +437,6 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
     claimed = standing.claimed(scope.name)
     cap, reserved, used = standing.totals(scope.name)
     runs = standing.of(scope.name)
-    whole = any(run.admitted == "plan" and run.matters for run in runs)
     bare = standing.is_unprotected(scope.name)
     secret = all(is_secret(one.noise_source) for run in runs for one in run.claimed)
     found = {
@@ -455,7 +454,7 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
         "epsilon_of_steps_taken": accounting.epsilon(standing.events(scope.name), scope.delta),
         "divergence": {"cap": cap / MICRO, "reserved": math.inf if bare else reserved / MICRO,
                        "spent": math.inf if bare and used else used / MICRO, "left": (cap - reserved) / MICRO},
-        "taken_whole": whole,
+        "taken_whole": standing.taken_whole(scope.name),
         "noise_sources": sorted({one.noise_source for run in runs for one in run.parts if one.noise_source}),
         "protects": not bare and secret,
         "without_noise": bare,

@@ -166,7 +166,7 @@ def budgets(held: Held) -> list[dict[str, Any]]:
     """Return every budget of a ledger, with all its runs."""
     standing, found = held.standing, []
     for name, scope in standing.scopes.items():
-        runs, events = standing.of(name), standing.events(name)
+        events = standing.events(name)
         found.append(
             {
                 "silo": held.silo,
@@ -180,7 +180,7 @@ def budgets(held: Held) -> list[dict[str, Any]]:
                 "bound": _told(standing.claimed(name), standing.bound(name)),
                 "spent": _told(events, accounting.epsilon(events, scope.delta)),
                 "order": scope.order,
-                "taken_whole": any(run.admitted == "plan" and run.matters for run in runs),
+                "taken_whole": standing.taken_whole(name),
                 "runs": [
                     _run(held, number, run, scope.delta) for number, run in standing.runs.items() if run.scope == name
                 ],

@@ -638,6 +638,27 @@ def test_an_override_lowers_the_cap_but_not_under_what_is_held(ledger: Ledger) -
     ledger.override(NAME, least - 0.8, "less", "A. Officer")
 
 
+def test_a_budget_is_taken_whole_until_a_cap_is_raised_over_its_one_plan(ledger: Ledger) -> None:
+    def taken() -> bool:
+        return ledger.standing().taken_whole(NAME)
+
+    assert not taken()
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
+    ledger.charge("r1", 1, 1, "k1")
+    assert taken()
+    caps = [replace(SCOPE, epsilon=3.0 + number / 100) for number in range(1000)]
+    under = max((one for one in caps if one.cap <= SCOPE.cost(WHOLE)), key=lambda one: one.epsilon)
+    assert under.epsilon > 3.0
+    ledger.override(NAME, under.epsilon, "more", "A. Officer")
+    assert taken()
+    assert ledger.standing().runs_fitting(under, PLAN) == 0
+    ledger.override(NAME, 10.0, "more", "A. Officer")
+    assert not taken()
+    more = replace(SCOPE, epsilon=10.0)
+    assert ledger.standing().runs_fitting(more, PLAN) > 0
+    ledger.reserve(Asked(more, "r2", PLAN, 1))
+
+
 def test_an_override_of_a_budget_taken_whole_is_not_under_its_epsilon(ledger: Ledger) -> None:
     ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     spent = accounting.epsilon([WHOLE], 1e-3)

@@ -566,6 +566,10 @@ def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_
     assert [(one.by, one.reason, one.epsilon) for one in after.integrity.overrides] == [("Ada", "a study", 9.0)]
     assert before.limits.approvals == before.integrity.overrides == ()
     assert after.scope.budgets[0].cap == 9.0
+    # One plan took the first cap whole. Under the new one others fit, and neither page nor command says otherwise.
+    assert (before.scope.budgets[0].taken_whole, after.scope.budgets[0].taken_whole) == (True, False)
+    assert [one["taken_whole"] for one in inspection.spent(run / "ledgers" / "north.sqlite")["scopes"]] == [False]
+    assert [one["taken_whole"] for one in inspection.spent(run / "ledgers" / "south.sqlite")["scopes"]] == [True]
     assert {point.cap for point in after.training.budgets[0].points} == {before.scope.budgets[0].cap}
 
 
