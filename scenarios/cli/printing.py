@@ -4,14 +4,21 @@ Guarantee: whatever is printed through `out`, `err` and `answer` does nothing to
 (`fedmodel.system.inert`): no escape sequence but Rich's own, no direction, no link. Rich's markup is off, and so are
 its names of emoji: a text with `[red]` or `[link=...]` in it shows just that. What is to have a style is a `Text` that
 has it.
+
+Where `--json` is asked for, the answer alone stands on standard output: whatever else is written there while the
+command lasts, by code of a user's own, by a library or in a fork of this process, goes to standard error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import Annotated, Any, Final, TextIO
 
+import click
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -22,7 +29,46 @@ from fedmodel.system.inert import inert_lines
 INTERRUPTED: Final = 130
 """The exit status of what Ctrl-C ended."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+_stdout: TextIO | None = None  # where an answer goes while nothing else may
+
+
+def _answer_alone(ctx: click.Context, _: click.Parameter, asked: bool) -> bool:
+    """Keep standard output for the answer until the whole command ends, where JSON is asked for."""
+    if asked and _stdout is None:
+        ctx.find_root().with_resource(_kept_for_the_answer())
+    return asked
+
+
+Json = Annotated[bool, typer.Option("--json", callback=_answer_alone, help="Print one JSON object on standard output.")]
+
+
+@contextmanager
+def _kept_for_the_answer() -> Iterator[None]:
+    """Lead what is written to standard output to standard error, all but answers; the descriptor too, which forks have.
+
+    Where another stream stands in place of the process's own, as under a test, that alone is led so.
+    """
+    global _stdout
+    before = sys.stdout
+    kept = _moved() if before is not None and before is sys.__stdout__ and sys.stderr is not None else None
+    _stdout = before if kept is None else kept
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = None
+        if kept is not None:
+            sys.stderr.flush()
+            os.dup2(kept.fileno(), 1)
+            kept.close()
+
+
+def _moved() -> TextIO:
+    """Lead descriptor 1 to where 2 leads, and return a stream to where it led before."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 class InertConsole(Console):
@@ -47,7 +93,7 @@ err = InertConsole(stderr=True)
 
 def answer(document: Mapping[str, Any], line: str, as_json: bool) -> None:
     """Print an answer as JSON, or as a line for a person."""
-    print(json_line(document) if as_json else inert_lines(line))  # noqa: T201
+    print(json_line(document) if as_json else inert_lines(line), file=_stdout, flush=True)
 
 
 def json_line(document: Mapping[str, Any]) -> str:

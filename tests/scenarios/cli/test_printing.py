@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.system.inert import inert, inert_lines
 from scenarios.cli.printing import InertConsole, answer
+from tests.conftest import TINY
 from tests.fakes import FaultyGrid
 from tests.scenarios.cli.test_main import Run
 
@@ -196,3 +198,81 @@ def test_a_crash_that_nobody_foresaw_is_shown_without_acting(
     printed = capsys.readouterr().err
     assert "RuntimeError: a\\x1b" in printed
     assert inert_lines(printed) == printed
+
+
+LOUD = """
+import os
+
+import torch
+
+print("as it is imported")
+
+
+class Net(torch.nn.Module):
+    def __init__(self, shape):
+        print("as it is made")
+        super().__init__()
+        self.layer = torch.nn.Linear(shape.features[0], shape.outputs)
+
+    def forward(self, x):
+        print("as it is called")
+        os.write(1, b"by its number\\n")
+        return self.layer(x)
+"""
+
+BESIDE = ["before", "of a fork", "by its number", "for a person", "after"]
+ANSWERING = """
+import multiprocessing, os, sys, typer
+from scenarios.cli.printing import Json, answer, out
+
+app = typer.Typer()
+
+@app.command()
+def one(as_json: Json = False) -> None:
+    print("before")
+    fork = multiprocessing.get_context("fork").Process(target=lambda: print("of a fork", flush=True))
+    fork.start(), fork.join()
+    os.write(1, b"by its number\\n")
+    out.print("for a person")
+    answer({"said": "J\u00e4"}, "said", as_json)
+    print("after")
+
+@app.command()
+def other() -> None:
+    pass
+
+try:
+    app(sys.argv[1:], standalone_mode=False)
+finally:
+    print("when it has ended")
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_where_json_is_asked_for_the_answer_alone_stands_on_standard_output(tmp_path: Path, closed: bool) -> None:
+    (tmp_path / "answering.py").write_text(ANSWERING)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = ["sh", "-c", f'exec "$@" {"2>&-" if closed else ""}', "sh", sys.executable, "-u", "answering.py", "one"]
+
+    def called(*more: str) -> tuple[list[str], list[str]]:
+        found = subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, timeout=300)
+        assert found.returncode == 0, found.stderr
+        return found.stdout.decode().splitlines(), found.stderr.decode().splitlines()
+
+    said, aside = called("--json")
+    assert '{"said": "J\\u00e4"}' in said
+    assert aside == ([] if closed else BESIDE)
+    if not closed:
+        assert len(said) == 2
+        assert called() == ([*BESIDE[:-1], "said", "after", "when it has ended"], [])
+
+
+def test_what_code_of_a_users_own_prints_is_no_part_of_an_answer_in_json(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    (tmp_path / "loud.toml").write_text(TINY.replace('kind = "mlp"', 'use = "loud:Net"'))
+    status, said, aside = as_a_program("simulate", "loud.toml", "--no-report", "--json", within=tmp_path)
+    assert status == 0, aside
+    assert json.loads(said)["rounds_completed"] == 2
+    assert set(aside.splitlines()) == {
+        "as it is imported", "as it is made", "as it is called", "by its number",
+    }  # fmt: skip
