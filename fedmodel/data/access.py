@@ -27,6 +27,7 @@ from fedmodel.data.files import check_files, files_records
 from fedmodel.data.folders import folder_dealt, silos_there, unread_beside, unread_tables
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
+from fedmodel.data.holding_out import check_hides_a_silo
 from fedmodel.data.own import gives_one, own_dealt
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
@@ -120,7 +121,8 @@ def deployed_records(
 
     Raises:
         ConfigError: When the law does not say where the table lies, an account could write, or persons withdrew by
-            another word on whose a record is, or persons would train who were handed out.
+            another word on whose a record is, or persons would train who were handed out; or the claim is for all that
+            is the silo's, and a share of the table is held out.
         DataError: When the table is not as declared. It has no code of its own: what leaves is "internal".
         PolicyRefused: When the table, as it was read, is what another budget counts.
     """
@@ -132,6 +134,7 @@ def deployed_records(
     source = table_source(scenario.data, law.tables, home, "silo.toml")
     if isinstance(scenario.data, TableConfig):
         _check_form(scenario.data, source)
+    check_hides_a_silo(scenario.plan(law.name).unit, name, source)
     check_holds_out(handed or {}, name, source)
     gone = None if withdrawn is None else withdrawn.of(name, source.person)
     records = own_records(scenario.data, source, cache, gone)
@@ -155,7 +158,7 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
 
     Raises:
         ConfigError: When the law does not say where the table lies, or says it otherwise than the scenario can be read
-            by; or an account could write.
+            by; or an account could write, or a share is held out of what the claim hides.
         DataError: When it cannot be opened, or has other columns than it may.
         PolicyRefused: When the table is what another budget counts.
     """
@@ -164,6 +167,7 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     if not scenario.data.is_own:
         return
     source = table_source(scenario.data, law.tables, home, "silo.toml")
+    check_hides_a_silo(scenario.plan(law.name).unit, scenario.data.data_set, source)
     if isinstance(scenario.data, Files):
         check_files(scenario.data, source)
     else:

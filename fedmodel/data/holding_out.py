@@ -17,6 +17,10 @@ import hashlib
 import io
 from typing import TYPE_CHECKING, Final
 
+from fedmodel.config import TableSource
+from fedmodel.errors import ConfigError
+from fedmodel.privacy.events import UnitName
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -35,6 +39,25 @@ def is_held_out(normal: str, share: float) -> bool:
     """
     drawn = int.from_bytes(hashlib.sha256(_LABEL + normal.encode()).digest()[:8])
     return drawn < share * 2.0**64
+
+
+def check_hides_a_silo(unit: UnitName, table: str, source: TableSource) -> None:
+    """Refuse a claim that hides all that is a silo's, of a table of which a share is handed out.
+
+    Args:
+        unit: Whom the claim is for.
+        table: Its name in the silo's own file.
+        source: What that file says of it.
+
+    Raises:
+        ConfigError: When it is so.
+    """
+    if unit == "client" and source.held_out is not None:
+        raise ConfigError(
+            f"[tables.{table}] of silo.toml says held_out, and exact figures are told of what the server is handed;"
+            ' privacy.unit = "client" hides all that is a silo\'s. Leave held_out out, and let the server have records'
+            ' of its own, or claim for persons or records, unit = "person" or "record"'
+        )
 
 
 def held_out_rows(normal: pa.ChunkedArray, share: float) -> pa.ChunkedArray:

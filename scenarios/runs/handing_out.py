@@ -23,7 +23,7 @@ from fedmodel.config import Scenario, TableSource
 from fedmodel.crypto.sealed import opener_from_secret
 from fedmodel.data import Withdrawn, add_handed_out, check_sources, held_out_table, read_withdrawn, table_source
 from fedmodel.data.files_handed_out import held_out_files
-from fedmodel.data.holding_out import as_file
+from fedmodel.data.holding_out import as_file, check_hides_a_silo
 from fedmodel.data.tables import declared, held_out_part
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
@@ -52,7 +52,8 @@ def check_hands_out(kit: Path, scenario: Scenario) -> TableSource:
     """Return where the table lies that a scenario would have held-out rows of.
 
     Raises:
-        ConfigError: When the kit is a simulation's, or the silo's own file says nothing of the table or of a share.
+        ConfigError: When the kit is a simulation's, the silo's own file says nothing of the table or of a share, or
+            the scenario's claim is for all that is the silo's.
     """
     if not is_sealed(kit):
         raise ConfigError(f"{kit}: is a simulation's silo; the server's held-out table lies in data.folder there")
@@ -64,6 +65,7 @@ def check_hands_out(kit: Path, scenario: Scenario) -> TableSource:
             f"[tables.{scenario.data.data_set}] of silo.toml does not say held_out, so no row may be handed out; if the"
             " silo's people agree, add held_out = 0.2, and read `silo policy` again"
         )
+    check_hides_a_silo(scenario.privacy.unit, scenario.data.data_set, source)
     check_sources(law, kit.resolve())
     return source
 

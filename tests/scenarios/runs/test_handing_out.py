@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from clients.sentences import sentences
-from fedmodel.config import ServerFile, TableSource, read_silo_file, scenario_to_toml
+from clients.silo import Silo
+from fedmodel.config import Scenario, ServerFile, TableSource, read_silo_file, scenario_to_toml
 from fedmodel.data import held_out_table
 from fedmodel.data.handed_out import HANDED_OUT
 from fedmodel.data.holding_out import is_held_out
@@ -199,3 +201,37 @@ def test_the_word_is_kept_before_the_file_is_there_and_while_no_answer_is_made(
     monkeypatch.setattr(handing_out, "add_handed_out", called)
     hand_out(ward.kit, ward.scenario, tmp_path / "held.csv")
     assert seen == [False]
+
+
+def test_no_claim_for_all_that_is_a_silos_stands_beside_exact_figures_of_a_part_of_it(
+    ward: Ward, tmp_path: Path
+) -> None:
+    """Before rows are handed out and after, for a server that asks and in the run; a claim for persons hides others."""
+    document = ward.scenario.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+
+    def of(unit: str) -> Silo:
+        """As the silo is when it is asked, which reads its law once."""
+        privacy = document["privacy"] | {"unit": unit, "max_records": 60}
+        scenario = Scenario.model_validate(document | {"privacy": privacy})
+        return replace(ward.silo, scenario=scenario)
+
+    rule = r"^\[tables\.ward\] of silo\.toml says held_out, and exact figures .* privacy\.unit = \"client\" hides all"
+    lay(ward, IDS)
+    assert len(of("client").records()) == 60
+    of("client").check_data()
+    lay(ward, IDS, held_out=SHARE)
+    for refused in (
+        of("client").records,
+        of("client").check_data,
+        lambda: hand_out(ward.kit, of("client").scenario, tmp_path / "held.csv"),
+    ):
+        with pytest.raises(ConfigError, match=rule):
+            refused()
+    assert list(tmp_path.glob("held.csv")) == []
+    assert not (ward.kit / HANDED_OUT).exists()
+    of("person").check_data()
+    hand_out(ward.kit, of("person").scenario, tmp_path / "held.csv")
+    assert len(of("person").records()) == 2 * len(set(IDS) - HELD)
+    lay(ward, IDS)  # rows that were handed out are no less the server's
+    with pytest.raises(ConfigError, match=r"held_out = 0\.5 of 'ward' was handed out"):
+        of("client").records()
