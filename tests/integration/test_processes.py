@@ -108,7 +108,8 @@ def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path)
     settings = ("hospitals", "--set", "seed=1", "--set", "privacy.noise=seeded-unsafe", "--json")
     done = simulate(*settings, "--out", "r1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # where it is no terminal, nothing is said in the first minute
+    # Where it is no terminal, nothing is said in the first minute, and a slow machine may need more.
+    assert all(re.match(r"round \d+ of \d+: ", line) for line in done.stderr.splitlines())
     summaries = [json.loads(done.stdout)]
     for seed in range(2, 6):
         again = [f"seed={seed}", "privacy.noise=seeded-unsafe"]
