@@ -51,7 +51,9 @@ def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
     silos = _silos(said)
     model = _model(said)
     given = {key: said[key] for key in ("epsilon", "noise_multiplier") if said.get(key) is not None}
-    batch = _batch(said, len(silos)) if said.get("expected_batch_size") is None else said["expected_batch_size"]
+    batch = said.get("expected_batch_size")
+    if batch is None:
+        batch = _batch(said, len(silos))
     called = Path(model["use"].rpartition(":")[2]).name
     document: dict[str, Any] = {
         "name": said.get("name") or _slug(called),
@@ -174,7 +176,16 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batch(said: Mapping[str, Any], silos: int) -> int:
-    """Return how large a lot is expected to be: the sample rate of an even share, or of the smallest of a list."""
+    """Return how large a lot is expected to be: the sample rate of an even share, or of the smallest of a list.
+
+    Raises:
+        ConfigError: When the claim hides how many records a silo has, which would be told so.
+    """
+    if said.get("unit") == "client":
+        raise ConfigError(
+            'expected_batch_size is missing: unit="client" hides how many records a silo has, and from that number,'
+            " as a public one, it would be worked out; say about how many records a lot has, whatever there are"
+        )
     train = said["train"]
     held_out = 0.0 if said.get("test") is not None else float(said.get("held_out", HELD_OUT))
     parts = [_records(part) for part in train] if isinstance(train, list) else [_records(train)]

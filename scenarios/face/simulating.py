@@ -101,7 +101,8 @@ def simulate(
             max_grad_norm: The clip: how far one record moves a step's sum.
             sample_rate: Each record's chance to be in a step's lot.
             expected_batch_size: By what sums are divided, a public number. Default: the sample rate of an even share
-                of the records, or of the smallest data set of a list, rounded down. How many these are is then public.
+                of the records, or of the smallest data set of a list, rounded down. How many these are is then public;
+                under unit = "client", which hides that, there is no default.
             optimizer, learning_rate, momentum: Default: plain SGD at 0.1.
             local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
             proximal: FedProx's mu, by which each step is pulled back to the model that its silo was given. Default: 0.

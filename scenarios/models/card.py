@@ -137,7 +137,7 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
     yield from ("## Data", "")
     yield (
         f"It was trained on {_code(description.source)}, held by {words.counted(len(silos), 'silo')}, none of which"
-        " gave a record away: each sent noised updates of the model. How many records a silo has is not published."
+        " gave a record away: each sent noised updates of the model, and no exact count of its records."
         if not scenario.privacy.baseline
         else f"It was trained on {_code(description.source)}, held by {words.counted(len(silos), 'silo')}."
     )

@@ -454,6 +454,16 @@ def test_a_lot_is_no_larger_than_what_each_silo_has(more: dict[str, Any], lot: i
     assert document_of(given)["privacy"]["expected_batch_size"] == lot
 
 
+@pytest.mark.parametrize("train", [Flowers(200), [Flowers(100), Flowers(90), Flowers(80)]])
+def test_where_a_claim_hides_how_many_records_a_silo_has_no_lot_is_worked_out_from_that(train: Any) -> None:
+    given = said(train=train, unit="client", max_records=50)
+    given = {key: value for key, value in given.items() if key != "silos" or not isinstance(train, list)}
+    with pytest.raises(fm.ConfigError, match=r'^expected_batch_size is missing: unit="client" hides how many records'):
+        document_of(given)
+    assert document_of(given | {"expected_batch_size": 7})["privacy"]["expected_batch_size"] == 7
+    assert document_of(given | {"unit": "person"})["privacy"]["expected_batch_size"] > 7
+
+
 def test_all_records_of_alike_silos_are_a_lot(tmp_path: Path) -> None:
     more = {"train": Flowers(200), "sample_rate": 1.0, "partition": fm.IID(), "metrics": "accuracy"}
     run = simulate(out=tmp_path / "run", **said(**more))

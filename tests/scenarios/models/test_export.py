@@ -130,6 +130,8 @@ def test_records_to_compare_on_are_named_where_the_runs_own_are_gone(run: Run, t
 
 def test_a_card_says_what_the_summary_says_rounded_outwards(tabled: Path, tmp_path: Path) -> None:
     text = (written(tabled, "safetensors", tmp_path / "made") / CARD).read_text()
+    assert "each sent noised updates of the model, and no exact count of its records.\n" in text
+    assert "is not published" not in text  # a scenario's lots may tell it
     _, front, body = text.split("---\n", 2)
     summary = json.loads((tabled / "summary.json").read_text())
     for row in summary["privacy"]:
