@@ -42,6 +42,16 @@ def is_again() -> bool:
     return _AGAIN.get()
 
 
+@contextmanager
+def again() -> Iterator[None]:
+    """Have what is computed meanwhile known as computed before, in this very pass of records."""
+    token = _AGAIN.set(True)
+    try:
+        yield
+    finally:
+        _AGAIN.reset(token)
+
+
 def recompute(base: nn.Module) -> None:
     """Have a model of transformers compute its blocks again in the backward pass, where it trains.
 
@@ -88,15 +98,13 @@ def _first(block: nn.Module, masks: list[Tensor]) -> Iterator[None]:
 def _second(block: nn.Module, masks: list[Tensor], asked: list[tuple[nn.Parameter, bool]]) -> Iterator[None]:
     """Hand a block's dropout the masks that were kept, and have parameters ask for gradients as they did."""
     since = [(one, one.requires_grad) for one in block.parameters()]
-    token = _AGAIN.set(True)
     try:
         _ask(asked)
         left = iter(masks)
-        with _drawn_from(block, lambda _: _Kept(left)):
+        with again(), _drawn_from(block, lambda _: _Kept(left)):
             yield
     finally:
         _ask(since)
-        _AGAIN.reset(token)
 
 
 def _ask(wanted: list[tuple[nn.Parameter, bool]]) -> None:

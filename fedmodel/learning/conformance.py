@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import each, together
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.recomputed import is_again
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, made_up_short, taken
@@ -190,10 +191,15 @@ def _spread(shape: ArrayShape, *, count: int, generator: torch.Generator, sign: 
 
 @contextmanager
 def of_one_shape(gradients: ClippedSum) -> Iterator[None]:
-    """Refuse a batch of another number of rows than a physical batch has that reaches the model meanwhile."""
+    """Refuse a batch of another number of rows than a physical batch has that reaches the model meanwhile.
+
+    What is computed again in a pass is none (`fedmodel.kinds.recomputed`).
+    """
     size = gradients.rows * gradients.views
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        if is_again():  # a model that is one layer itself, whose gradients are computed by running it once more
+            return
         rows = {len(one) for one in (*inputs, *named.values())}
         if rows != {size}:
             found = " and ".join(map(str, sorted(rows)))

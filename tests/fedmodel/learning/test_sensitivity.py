@@ -229,6 +229,19 @@ def test_a_batch_that_is_not_padded_is_refused() -> None:
         preflight(gradients, FLAT, 1.0)
 
 
+class Alone(nn.Linear):
+    """A layer of a type of its own, whose gradients are computed by running it once more for each record."""
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        return super().forward(x_BF.flatten(1).tanh())
+
+
+def test_a_model_that_is_one_layer_of_its_own_type_is_taken() -> None:
+    module = Alone(math.prod(FLAT.features), FLAT.classes)
+    gradients = clipped(module, denominator=16, gradients_kind="book-keeping")
+    assert preflight(gradients, FLAT, 1.0) == gradients.rows
+
+
 def test_a_sum_off_its_grid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "trunc_", lambda values: values)
     with pytest.raises(PrivacyError, match="is no multiple of"):

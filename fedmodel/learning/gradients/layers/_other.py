@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from fedmodel.kinds.recomputed import again
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 
 
@@ -48,5 +49,6 @@ def by_transforms(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
         (grads,) = pulled(slope[None])
         return dict(grads)
 
-    grads = vmap(of_one, randomness="error")(given, grad)
+    with again():
+        grads = vmap(of_one, randomness="error")(given, grad)
     return [Kept(trained[name], one.detach().to(torch.float32)) for name, one in grads.items()]
