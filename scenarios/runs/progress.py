@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +65,7 @@ def rounds_progress(console: Console, metrics: Path, rounds: int, claim: str = "
     """
     done = len(read_metrics(metrics))  # of a run that is taken up again
     if not console.is_terminal:
-        with followed(metrics, _NowAndThen(console, "round", rounds, done), claim):
+        with followed(metrics, _NowAndThen(console, "round", rounds, done), claim, period_s=_LINE_S):
             yield
         return
     progress = Progress(
@@ -148,23 +148,31 @@ class Newest:
 
 
 @contextmanager
-def followed(metrics: Path, show: Callable[[int, str], object], claim: str = "", between: str = "  ") -> Iterator[None]:
-    """Have a run's newest round shown until the block ends, and once more then.
+def followed(
+    metrics: Path,
+    show: Callable[[int, str], object],
+    claim: str = "",
+    between: str = "  ",
+    period_s: float = _PERIOD_S,
+) -> Iterator[None]:
+    """Have a run's newest round shown until the block ends, and once more then; of what cannot be read, nothing.
 
     Args:
         metrics: The run's `metrics.jsonl`, which need not be there yet.
         show: Called by another thread with how many rounds are done, and what to say of the last one.
         claim: What the epsilon is said with, of `claimed`.
         between: What stands between the parts of that.
+        period_s: How long is waited between two looks, in seconds.
     """
     finished, newest = threading.Event(), Newest(metrics)
 
     def look(*, again: bool = False) -> None:
-        if (found := newest.look(again=again)) is not None:
-            show(found[0], line_in_words(found[1], claim, between))
+        with suppress(OSError):  # the run itself is told of a disk that fails
+            if (found := newest.look(again=again)) is not None:
+                show(found[0], line_in_words(found[1], claim, between))
 
     def follow() -> None:
-        while not finished.wait(_PERIOD_S):
+        while not finished.wait(period_s):
             look()
 
     thread = threading.Thread(target=follow, daemon=True)

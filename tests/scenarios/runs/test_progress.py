@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from rich.progress import Progress, TextColumn
 from fedmodel.config import read_scenario
 from scenarios.cli.printing import InertConsole
 from scenarios.runs import progress
-from scenarios.runs.progress import BEFORE, _Time, claimed, line_in_words, rounds_progress, steps_progress
+from scenarios.runs.progress import BEFORE, _Time, claimed, followed, line_in_words, rounds_progress, steps_progress
 
 LINE = {"loss": 0.5, "accuracy": 0.75, "epsilon": {"north": 1.001}, "noise": "os", "summed": 3, "seconds": 0.1}
 CLAIM = "δ 0.00001 per record"
@@ -95,6 +96,24 @@ def test_where_no_bar_can_be_drawn_a_run_is_told_of_in_plain_lines(tmp_path: Pat
     with rounds_progress(console, metrics, 40, CLAIM):
         written(metrics, 12)  # in less than a minute
     assert said.getvalue() == ""
+
+
+def test_a_disk_that_fails_costs_a_line_and_not_the_run(tmp_path: Path) -> None:
+    shown: list[int] = []
+    with followed(tmp_path, lambda done, _: shown.append(done)):  # a folder cannot be read as a file is
+        pass
+    assert shown == []
+
+
+def test_where_no_bar_can_be_drawn_the_file_is_looked_at_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run does with its disk does not hang on how fast it is."""
+    looks: list[bool] = []
+    monkeypatch.setattr(progress.Newest, "look", lambda _, again=False: looks.append(again))
+    with rounds_progress(off_a_terminal()[0], tmp_path / "metrics.jsonl", 40, CLAIM):
+        threading.Event().wait(0.7)
+    assert looks == [True]
 
 
 def test_where_no_bar_can_be_drawn_steps_are_told_of_too(clock: list[float]) -> None:
