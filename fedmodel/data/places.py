@@ -47,14 +47,14 @@ class RecordRefused(DataError):
         self.at, self.rule, self.key = at, rule, key
 
 
-def first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str], most: int = _NAMED) -> str:
     """Return names as part of a sentence, of many the first ones and how many more there are.
 
     >>> first_few(list("abcdefg"))
     'a, b, c, d, e, 2 more'
     """
-    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return ", ".join([*names[:_NAMED], *more])
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
 
 
 def found_in(folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from fedmodel.data.places import first_few
 from fedmodel.privacy.grid import most_records, too_many
 from fedmodel.privacy.plan import SiloPlan
 
@@ -45,8 +46,7 @@ def far_from_divisors(sized: Sequence[tuple[SiloPlan, int]]) -> list[str]:
 def _far(those: Sequence[tuple[SiloPlan, float, int]], steps: str) -> str:
     """Return that the lots of these silos are so, with what mends it at each, in the silos' order."""
     named, several = those[:_NAMED], len(those) > 1
-    more = [f"{len(those) - _NAMED} more"] if len(those) > _NAMED else []
-    names = ", ".join([*(plan.silo for plan, _, _ in named), *more])
+    names = first_few([plan.silo for plan, _, _ in those], _NAMED)
     lots = _in_order(f"{lot:.4g}" for _, lot, _ in named)
     said = _in_order(str(plan.expected_batch_size) for plan, _, _ in named)
     rates = _in_order(f"{min(1.0, plan.expected_batch_size / records):.2g}" for plan, _, records in named)
